@@ -1,0 +1,32 @@
+"""darkroom: image-text pairs in, a Stable Diffusion model you can trust out.
+
+    check       params.yaml                 -> refuse it before any work
+    base        a hub id, folder or size    -> models/base
+    collect     data/sources, packages      -> data/raw            pictures + captions, failures too
+    inspect     data/raw                    -> data/inspected      measured once, a row a picture
+    clean       data/inspected              -> data/clean          kept or rejected, and why
+    preprocess  data/raw, data/clean        -> data/processed      finished pictures
+    encode      data/processed, models/base -> data/latents        what training would repeat
+    train       data/latents, models/base   -> models/trained
+    merge       models/base, models/trained -> models/merged/<recipe>
+    sample      one model                   -> data/samples/<model>
+    evaluate    models, samples, latents    -> reports/evaluation.json
+    report      all of it                   -> reports/index.html
+
+Each stage is a folder whose `run.py` is its story. Stages never import each
+other: they meet in files. What two of them need is in `core`. Programs beside
+the pipeline are in `tools`.
+
+Only this file and `stages/base`, `stages/collect` may set process-wide state:
+a stage is offline unless it is one of those two.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")  # iterative-telemetry, used by dvclive
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# One order of additions for cuBLAS: the same bytes on every run on a GPU too.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,0 +1,92 @@
+"""Near-duplicates: every pair of hashes within a Hamming radius, found exactly; then who stays.
+
+Split the 64 bits into k blocks. Two hashes within radius r differ in at most r
+blocks, so they agree on at least k - r: sort by each choice of k - r blocks and
+compare only hashes that are equal there. Nothing is missed. (Block permutation:
+Manku et al., Detecting near-duplicates for web crawling, WWW 2007.)
+"""
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Indices = NDArray[np.int64]
+
+
+def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices]:
+    """All pairs i < j of `hashes` (N,) whose Hamming distance is at most `radius`: i, j, distance.
+
+    Sorted by (i, j). Give distinct hashes: n equal ones are n (n - 1) / 2 pairs.
+    """
+    agreeing = 2 if radius <= 4 else 3
+    blocks = [np.uint64(mask) for mask in _block_masks(radius + agreeing)]
+    found: list[Indices] = [np.empty((0, 2), dtype=np.int64)]
+    for chosen in combinations(blocks, agreeing):
+        masked = hashes & np.bitwise_or.reduce(chosen)
+        order = np.argsort(masked, kind="stable")
+        ordered = masked[order]
+        # Equal neighbours lie in runs: compare with the next, the one after, ... until no run is that long.
+        for step in range(1, len(hashes)):
+            (starts,) = np.nonzero(ordered[step:] == ordered[:-step])
+            if not len(starts):
+                break
+            left, right = order[starts], order[starts + step]
+            near = np.bitwise_count(hashes[left] ^ hashes[right]) <= radius
+            found.append(np.sort(np.stack([left[near], right[near]], axis=1), axis=1))
+    pairs = np.unique(np.concatenate(found), axis=0)
+    left, right = pairs[:, 0], pairs[:, 1]
+    return left, right, np.bitwise_count(hashes[left] ^ hashes[right]).astype(np.int64)
+
+
+def choose_keepers(
+    phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int
+) -> dict[int, tuple[int, int]]:
+    """Which pictures are duplicates of a better one: index -> (keeper's index, phash distance).
+
+    Pictures come best first. A picture is a duplicate if it is within reach of
+    one that stays, never merely of another duplicate: no chain leads from a
+    picture to one that doesn't resemble it. Of several keepers the nearest counts.
+    """
+    both, first = np.unique(np.stack([phash, dhash], axis=1), axis=0, return_index=True)
+    inverse = {(int(p), int(d)): int(index) for (p, d), index in zip(both, first, strict=True)}
+    duplicates = {
+        index: (inverse[pair], 0)
+        for index, pair in enumerate(zip(phash.tolist(), dhash.tolist(), strict=True))
+        if inverse[pair] != index
+    }
+    distinct = np.sort(first)
+    near: dict[int, list[tuple[int, int]]] = {}
+    for left, right, distance in _confirmed(phash[distinct], dhash[distinct], radius, confirm_radius):
+        near.setdefault(int(distinct[right]), []).append((distance, int(distinct[left])))
+    for index in sorted(near):
+        keepers = [(distance, better) for distance, better in near[index] if better not in duplicates]
+        if keepers:
+            distance, keeper = min(keepers)
+            duplicates[index] = (keeper, distance)
+    # An equal twin of a picture that turned out a duplicate belongs to that one's keeper.
+    return {index: duplicates.get(keeper, (keeper, distance)) for index, (keeper, distance) in duplicates.items()}
+
+
+def _confirmed(phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int) -> list[tuple[int, int, int]]:
+    """Pairs (i < j, distance) of pictures within `radius` by phash and `confirm_radius` by dhash."""
+    distinct, where = np.unique(phash, return_inverse=True)
+    members: list[list[int]] = [[] for _ in distinct]
+    for index, group in enumerate(where.tolist()):
+        members[group].append(index)
+    pairs = [(group, group, 0) for group in range(len(distinct)) if len(members[group]) > 1]
+    pairs += list(zip(*(array.tolist() for array in pairs_within(distinct, radius)), strict=True))
+    found = []
+    for left, right, distance in pairs:
+        for a in members[left]:
+            for b in members[right]:
+                if (left != right or a < b) and int(dhash[a] ^ dhash[b]).bit_count() <= confirm_radius:
+                    found.append((min(a, b), max(a, b), distance))
+    return found
+
+
+def _block_masks(count: int) -> list[int]:
+    """`count` masks that together cover 64 bits once, in blocks of nearly equal width."""
+    edges = [64 * index // count for index in range(count + 1)]
+    return [(1 << high) - (1 << low) for low, high in zip(edges, edges[1:], strict=False)]

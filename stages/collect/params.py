@@ -1,0 +1,44 @@
+"""collect: where pairs come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.core.params import Section
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+class OpenMoji(Section):
+    """4,495 emoji drawn by the OpenMoji project (CC BY-SA 4.0), from PyPI; needs no network."""
+
+    kind: Literal["openmoji"]
+    name: Name = "openmoji"
+    side: int = Field(128, ge=16, le=1024, description="px, side of the rasterised square")
+    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
+
+
+class Folder(Section):
+    """Your own pictures below data/sources."""
+
+    kind: Literal["folder"]
+    name: Name = Field(description="the source's name in every table")
+    path: str = Field("", description="folder below data/sources; empty: the name")
+    captions: Literal["auto", "metadata", "sidecar"] = Field(
+        "auto",
+        description="metadata: a metadata.csv, .jsonl or .parquet beside the pictures; "
+        "sidecar: photo.txt or photo.caption beside photo.jpg; auto: metadata where there is one",
+    )
+    caption_column: str = Field("", description="of the metadata; empty: text, caption or prompt")
+    license: str | None = Field(None, description="of every picture, such as CC BY 4.0")
+    attribution: str | None = Field(None, description="whom to name, and how")
+    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
+
+
+Source = Annotated[OpenMoji | Folder, Field(discriminator="kind")]
+
+
+class CollectParams(Section):
+    sources: list[Source] = Field(
+        default=[OpenMoji(kind="openmoji")], min_length=1, description="in order of trust: of duplicates the first stays"
+    )

@@ -1,0 +1,53 @@
+"""Where shards are worked on: the environment decides, the bytes don't know.
+
+The unit of data work is a shard: a pure function from one shard to one shard.
+`DARKROOM_WORKERS` sets the number of processes (default: one a core).
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import joblib
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def worker_count() -> int:
+    """Processes to use: DARKROOM_WORKERS, or as many as there are cores to run on."""
+    return max(1, int(os.environ.get("DARKROOM_WORKERS", "0")) or len(os.sched_getaffinity(0)))
+
+
+def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> Iterator[R]:
+    """`function` of each task, in the order of the tasks, worked on by several processes.
+
+    An exception in a worker is raised here, as it is.
+    """
+    workers = min(worker_count(), len(tasks))
+    with progress() as bar:
+        advance = bar.add_task(label, total=len(tasks))
+        results: Iterator[R] = (
+            iter(joblib.Parallel(n_jobs=workers, return_as="generator")(joblib.delayed(function)(task) for task in tasks))
+            if workers > 1
+            else map(function, tasks)
+        )
+        for result in results:
+            bar.advance(advance)
+            yield result
+
+
+def progress() -> Progress:
+    """A bar with count and time left; on a terminal only."""
+    return Progress(
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )

@@ -1,0 +1,96 @@
+"""data/latents: what training would compute again and again, computed once.
+
+    index.parquet           a row a key and variant: where its latents and captions are
+    pictures/<n>.safetensors  `mean`, `std` (N, C, H, W): the VAE's posterior, unscaled
+    text/<n>.safetensors      `embeddings` (M, L, D): each distinct caption once; caption 0 is the empty one
+
+The index holds each shard's sha256, so its own digest stands for the whole folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+
+from stages.core.errors import StageError
+from stages.core.files import file_digest
+
+CAPTIONS_A_SHARD = 4096
+
+INDEX = pa.schema(
+    [("key", pa.string()), ("variant", pa.int64()), ("split", pa.string())]
+    + [("shard", pa.string()), ("row", pa.int64()), ("shard_sha256", pa.string())]
+    + [("captions", pa.list_(pa.int64())), ("width", pa.int64()), ("height", pa.int64())]
+)
+CAPTIONS = pa.schema([("caption", pa.string()), ("shard_sha256", pa.string())])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """mean, std: (B, C, H, W) float32. keys: B. captions: for each row, the numbers of its captions."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    keys: list[str]
+    captions: list[list[int]]
+
+
+class Latents:
+    """One split of data/latents, memory-mapped, in order of key and variant."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        index = pd.read_parquet(folder / "index.parquet")
+        chosen = index[index["split"] == split].sort_values(["key", "variant"])
+        self.folder = folder
+        self.keys = [f"{row.key}/{row.variant}" for row in chosen.itertuples()]
+        self.places = list(zip(chosen["shard"], chosen["row"].tolist(), strict=True))
+        self.captions = [list(numbers) for numbers in chosen["captions"]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def _files(self) -> dict[str, safe_open]:
+        return {}
+
+    def _open(self, name: str) -> safe_open:
+        if name not in self._files:
+            try:
+                self._files[name] = safe_open(self.folder / name, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise StageError(str(self.folder / name), f"can't be read ({error})", "run encode again") from None
+        return self._files[name]
+
+    def read(self, rows: Sequence[int]) -> Batch:
+        """The posteriors of some rows. Raises StageError if they are not finite."""
+        parts = [self._read_one(row) for row in rows]
+        batch = Batch(
+            torch.stack([mean for mean, _ in parts]),
+            torch.stack([std for _, std in parts]),
+            [self.keys[row] for row in rows],
+            [self.captions[row] for row in rows],
+        )
+        return batch
+
+    def _read_one(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        name, place = self.places[row]
+        file = self._open(name)
+        return file.get_slice("mean")[place].float(), file.get_slice("std")[place].float()
+
+    def text(self, captions: Sequence[int]) -> torch.Tensor:
+        """The embeddings of some captions, (B, L, D) float32."""
+        rows = []
+        for number in captions:
+            shard, place = divmod(number, CAPTIONS_A_SHARD)
+            rows.append(self._open(f"text/{shard:05d}.safetensors").get_slice("embeddings")[place].float())
+        return torch.stack(rows)
+
+
+def latents_digest(folder: Path) -> str:
+    """sha256 that stands for every byte of the folder: the tables hold the shards' own."""
+    return file_digest(folder / "index.parquet") + file_digest(folder / "captions.parquet")

@@ -1,0 +1,103 @@
+"""Start a stage: arguments, params, errors and the end of its parent, in one place."""
+
+import argparse
+import errno
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import psutil
+
+from stages.core.errors import StageError
+from stages.core.params import load_section
+
+P = TypeVar("P")
+
+
+def run_stage(kind: type[P], section: str, main: Callable[..., None]) -> None:
+    """Run `main(params, **paths)` with paths from the command line, params from params.yaml.
+
+    The command line is main's own signature: `data_raw: Path` is `--data-raw`,
+    `list[Path]` takes several, `name: str` a word; all are required. `params`
+    is the section named `section`, checked against `kind` before any work.
+
+    Exits with 1 and one line for a StageError, with 143 after SIGTERM, 130 after Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    _follow_dvc()
+    try:
+        arguments = _parse_arguments(main)
+        main(load_section(Path("params.yaml"), kind, section), **arguments)
+    except StageError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail(f"{section}: stopped; run it again to go on", status=130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{section}: the disk is full ({error.filename or 'no name'}); free some space and run again")
+        if isinstance(error, FileNotFoundError):
+            _fail(f"{section}: {error.filename} is missing; `dvc repro` makes it, `dvc pull` fetches it")
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=inspect.getdoc(main))
+    for name, parameter in list(inspect.signature(main).parameters.items())[1:]:
+        several = parameter.annotation == list[Path]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=str if parameter.annotation is str else Path,
+            nargs="+" if several else None,
+            required=True,
+        )
+    return vars(parser.parse_args())
+
+
+def _fail(line: str, status: int = 1) -> None:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like any exit, so that temporary files are removed."""
+    sys.exit(128 + number)
+
+
+def _follow_dvc() -> None:
+    """End with SIGTERM when the dvc that started this process is gone.
+
+    DVC does not pass SIGTERM on: its child would go on and write outputs that
+    nobody waits for. Polling the parents works on every system, and also where
+    a shell stands between.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    parents = []
+    for parent in psutil.Process().parents():
+        parents.append(parent)
+        if parent.name() not in ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe"):
+            break
+
+    def watch() -> None:
+        while all(parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE for parent in parents):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)  # a stage in one long library call can't unwind: leave it no choice
+        os._exit(143)
+
+    def guarded() -> None:
+        try:
+            watch()
+        except psutil.NoSuchProcess:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=guarded, name="follow-dvc", daemon=True).start()

@@ -1,0 +1,76 @@
+"""Resumable state: written whole or not at all, found again by what the training is made of."""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+import stages
+from stages.core.errors import StageError
+from stages.core.files import folder_digest, scratch, sync
+from stages.core.params import Section
+
+
+@dataclass
+class State:
+    """Where a training is after `step` optimiser steps.
+
+    curve: (step, name, value) of all that was logged. losses: of the steps since the
+    last logged mean. optimizer: AdamW's own state.
+    """
+
+    step: int = 0
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    curve: list[tuple[int, str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def fingerprint(params: Section, *inputs: str) -> str:
+    """What a training is made of: params, inputs' digests, code and the library that does the sums."""
+    code = folder_digest(Path(stages.__file__).parent, "*.py")
+    parts = [params.model_dump_json(), *inputs, code, torch.__version__]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def state_folder(name: str) -> Iterator[Path]:
+    """The folder for one training's state, held by this process alone.
+
+    It lies outside the outputs: DVC removes those before each run. Raises
+    StageError if another process works on the same training.
+    """
+    folder = scratch("train", name)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield folder
+    except Timeout:
+        raise StageError("train", "the same training runs in another process", "wait for it, or stop it") from None
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Replace the saved state; a crash at any moment leaves the old one or the new one."""
+    temporary = folder / "state.partial"
+    torch.save(vars(state), temporary)
+    sync(temporary)
+    os.replace(temporary, folder / "state.pt")
+
+
+def load_state(folder: Path) -> State | None:
+    """The saved state, None if there is none. Raises StageError if the disk has damaged it."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return None
+    try:
+        return State(**torch.load(path, weights_only=True))
+    except (RuntimeError, OSError, TypeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError):
+        raise StageError(str(path), "is damaged", "delete it to train from the start") from None
