@@ -25,7 +25,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("DO_NOT_TRACK", "1")  # iterative-telemetry, used by dvclive
+os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # dvclive
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 # One order of additions for cuBLAS: the same bytes on every run on a GPU too.

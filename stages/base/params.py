@@ -1,9 +1,11 @@
 """base: the model that everything starts from."""
 
 import re
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from stages.core.errors import StageError
 from stages.core.params import Section
 
 MODEL = re.compile(r"random:(?P<size>tiny|mini)|folder:(?P<folder>[\w.-]+)|hub:(?P<hub>[\w.-]+/[\w.-]+@[0-9a-f]{40})")
@@ -23,3 +25,13 @@ class BaseParams(Section):
         if not MODEL.fullmatch(model):
             raise ValueError("it has to be random:tiny, random:mini, folder:NAME or hub:OWNER/NAME@COMMIT")
         return model
+
+    def folder(self, imported: Path) -> Path | None:
+        """The folder that is meant, None if none is. Raises StageError if it is missing."""
+        named = MODEL.fullmatch(self.model)
+        if not named or not named["folder"]:
+            return None
+        folder = imported / named["folder"]
+        if not folder.is_dir():
+            raise StageError("base.model", f"the folder {folder} is missing", "put a diffusers folder there")
+        return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from stages.base.params import MODEL, BaseParams
+from stages.base.params import BaseParams
 from stages.base.random_model import random_pipeline
 from stages.core.errors import StageError
 from stages.core.files import replacing
@@ -22,16 +22,13 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 def main(params: BaseParams, imported: Path, out: Path) -> None:
     """Bring the model to `out` and check that it is one the stages know."""
-    named = MODEL.fullmatch(params.model)
-    assert named  # checked with the params
+    local = params.folder(imported)
+    kind, _, name = params.model.partition(":")
     with replacing(out) as folder:
-        if named["size"]:
-            random_pipeline(named["size"], params.seed).save_pretrained(folder)
-        elif named["folder"]:
-            copy_model(imported / named["folder"], folder)
+        if kind == "random":
+            random_pipeline(name, params.seed).save_pretrained(folder)
         else:
-            name, _, revision = named["hub"].partition("@")
-            copy_model(download(name, revision), folder)
+            copy_model(local or download(*name.split("@")), folder)
     print(f"{params.model}: {sum(path.stat().st_size for path in out.rglob('*')) / 1e6:.1f} MB")
 
 
@@ -49,8 +46,6 @@ def download(name: str, revision: str) -> Path:
 
 def copy_model(source: Path, out: Path) -> None:
     """Copy the parts of a diffusers folder; never a pickle. Raises StageError if it is no such model."""
-    if not source.is_dir():
-        raise StageError("base.model", f"the folder {source} is missing", "put a diffusers folder there")
     index = source / "model_index.json"
     if not index.is_file():
         raise StageError(str(source), "is no diffusers folder: it has no model_index.json", "convert the model first")
@@ -85,4 +80,4 @@ def _plain_name(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(BaseParams, "base", main)
+    run_stage(main)

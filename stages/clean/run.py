@@ -146,4 +146,4 @@ def assign_splits(params: CleanParams, kept: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_stage(CleanParams, "clean", main)
+    run_stage(main)

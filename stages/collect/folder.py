@@ -22,7 +22,7 @@ def read_folder(source: Folder, sources: Path) -> Iterator[Pair | Failure]:
 
     Raises StageError if the folder is missing, leaves `sources`, has no pictures or two metadata files.
     """
-    root = source_folder(source, sources)
+    root = source.root(sources)
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if not files:
         raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
@@ -34,17 +34,6 @@ def read_folder(source: Folder, sources: Path) -> Iterator[Pair | Failure]:
     else:
         for path in files:
             yield _read(source, root, path, _sidecar_captions(path), {})
-
-
-def source_folder(source: Folder, sources: Path) -> Path:
-    """Where a source's pictures are. Raises StageError if that is no folder below `sources`."""
-    root = sources / (source.path or source.name)
-    where = f"collect.sources, {source.name}"
-    if not root.resolve().is_relative_to(sources.resolve()):
-        raise StageError(where, f"{root} is not below {sources}", f"copy or link your pictures into {sources}")
-    if not root.is_dir():
-        raise StageError(where, f"the folder {root} is missing", "put your pictures there or mend the path")
-    return root
 
 
 def _read_with_metadata(source: Folder, root: Path, files: list[Path], found: list[Path]) -> Iterator[Pair | Failure]:

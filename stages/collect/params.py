@@ -1,9 +1,11 @@
 """collect: where pairs come from."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from stages.core.errors import StageError
 from stages.core.params import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -34,6 +36,15 @@ class Folder(Section):
     attribution: str | None = Field(None, description="whom to name, and how")
     limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
 
+    def root(self, sources: Path) -> Path:
+        """Where the pictures are. Raises StageError if that is no folder below `sources`."""
+        root, where = sources / (self.path or self.name), f"collect.sources, {self.name}"
+        if not root.resolve().is_relative_to(sources.resolve()):
+            raise StageError(where, f"{root} is not below {sources}", f"copy your pictures into {sources}")
+        if not root.is_dir():
+            raise StageError(where, f"the folder {root} is missing", "put your pictures there, or `dvc pull`")
+        return root
+
 
 Source = Annotated[OpenMoji | Folder, Field(discriminator="kind")]
 
@@ -42,3 +53,10 @@ class CollectParams(Section):
     sources: list[Source] = Field(
         default=[OpenMoji(kind="openmoji")], min_length=1, description="in order of trust: of duplicates the first stays"
     )
+
+    @field_validator("sources")
+    @classmethod
+    def _distinct_names(cls, sources: list[Source]) -> list[Source]:
+        if len({source.name for source in sources}) < len(sources):
+            raise ValueError("has two sources of one name")
+        return sources

@@ -27,9 +27,6 @@ def main(params: CollectParams, sources: Path, out: Path, metrics: Path) -> None
     """Read every source into shards of its own, then write what failed."""
     counts: dict[str, dict[str, int]] = {}
     failures: list[Failure] = []
-    names = [source.name for source in params.sources]
-    if len(set(names)) < len(names):
-        raise StageError("collect.sources", "two sources have one name", "give each its own name")
     with replacing(out) as folder:
         for source in params.sources:
             rows, failed = collect(_read(source, sources), source.limit, folder / source.name)
@@ -46,7 +43,7 @@ def main(params: CollectParams, sources: Path, out: Path, metrics: Path) -> None
         write_table(
             pa.Table.from_pylist([asdict(failure) for failure in failures], schema=FAILURE), folder / FAILURES
         )
-        write_json(folder / SOURCES, names)
+        write_json(folder / SOURCES, [source.name for source in params.sources])
     write_json(metrics, counts)
 
 
@@ -100,4 +97,4 @@ def _first(failures: list[Failure]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(CollectParams, "collect", main)
+    run_stage(main)

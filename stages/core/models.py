@@ -3,19 +3,15 @@
 Shapes below: B pictures, C latent channels, H x W latent pixels, L tokens (77), D text width.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from diffusers.utils import logging
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stages.core.errors import StageError
-
-UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
-
 
 def load_unet(model: Path) -> UNet2DConditionModel:
     """The denoiser, float32, on the CPU."""
@@ -43,6 +39,7 @@ def load_schedule(model: Path) -> DDPMScheduler:
 
 def load_pipeline(model: Path) -> StableDiffusionPipeline:
     """Everything at once, to draw pictures with. No safety checker is part of it."""
+    logging.disable_progress_bar()
     return StableDiffusionPipeline.from_pretrained(
         model,
         use_safetensors=True,
@@ -51,20 +48,6 @@ def load_pipeline(model: Path) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def load_unet_weights(model: Path) -> dict[str, torch.Tensor]:
-    """The denoiser's tensors as stored, by name."""
-    return load_file(_part(model, "unet") / UNET_WEIGHTS)
-
-
-def save_unet_weights(weights: dict[str, torch.Tensor], folder: Path, about: dict[str, Any]) -> None:
-    """Write a denoiser's tensors; `about` says where they come from.
-
-    One JSON value in one metadata key: safetensors writes several keys in random order.
-    """
-    metadata = {"darkroom": json.dumps(about, sort_keys=True)}
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / UNET_WEIGHTS, metadata=metadata)
 
 
 def _load(kind: Any, model: Path, name: str) -> Any:

@@ -12,57 +12,53 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, get_type_hints
 
 import psutil
 
 from stages.core.errors import StageError
 from stages.core.params import load_section
 
-P = TypeVar("P")
+def run_stage(main: Callable[..., None]) -> None:
+    """Run `main(params, **paths)` with params from params.yaml and paths from the command line.
 
-
-def run_stage(kind: type[P], section: str, main: Callable[..., None]) -> None:
-    """Run `main(params, **paths)` with paths from the command line, params from params.yaml.
-
-    The command line is main's own signature: `data_raw: Path` is `--data-raw`,
-    `list[Path]` takes several, `name: str` a word; all are required. `params`
-    is the section named `section`, checked against `kind` before any work.
+    main's own signature says which: `params: CleanParams` is the section `clean`
+    (its stage's folder), checked before any work; `data_raw: Path` is `--data-raw`,
+    `name: str` a word. All are required.
 
     Exits with 1 and one line for a StageError, with 143 after SIGTERM, 130 after Ctrl-C.
     """
     signal.signal(signal.SIGTERM, _stop)
     _follow_dvc()
+    wanted = get_type_hints(main)
+    wanted.pop("return")
+    kind = wanted.pop("params", None)
+    arguments: dict[str, Any] = _parse_arguments(main, wanted)
     try:
-        arguments = _parse_arguments(main)
-        main(load_section(Path("params.yaml"), kind, section), **arguments)
+        if kind:
+            arguments["params"] = load_section(Path("params.yaml"), kind, kind.__module__.split(".")[1])
+        main(**arguments)
     except StageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail(f"{section}: stopped; run it again to go on", status=130)
+        _fail("stopped; run it again to go on", status=130)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"{section}: the disk is full ({error.filename or 'no name'}); free some space and run again")
-        if isinstance(error, FileNotFoundError):
-            _fail(f"{section}: {error.filename} is missing; `dvc repro` makes it, `dvc pull` fetches it")
+            _fail(f"{error.filename or 'a file'}: the disk is full; free some space and run again")
+        if isinstance(error, FileNotFoundError) and error.filename:
+            _fail(f"{error.filename}: is missing; `dvc repro` makes it, `dvc pull` fetches it")
         traceback.print_exc()
         sys.exit(1)
 
 
-def _parse_arguments(main: Callable[..., None]) -> dict[str, Any]:
+def _parse_arguments(main: Callable[..., None], wanted: dict[str, type]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=inspect.getdoc(main))
-    for name, parameter in list(inspect.signature(main).parameters.items())[1:]:
-        several = parameter.annotation == list[Path]
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=str if parameter.annotation is str else Path,
-            nargs="+" if several else None,
-            required=True,
-        )
+    for name, kind in wanted.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
     return vars(parser.parse_args())
 
 
-def _fail(line: str, status: int = 1) -> None:
+def _fail(line: str, status: int = 1) -> NoReturn:
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)
 

@@ -125,4 +125,4 @@ def round_trip_psnr(vae: AutoencoderKL, pictures: list[bytes]) -> float:
 
 
 if __name__ == "__main__":
-    run_stage(EncodeParams, "encode", main)
+    run_stage(main)

@@ -57,4 +57,4 @@ def inspect_shard(params: InspectParams, raw: Path, out: Path, shard: Path) -> C
 
 
 if __name__ == "__main__":
-    run_stage(InspectParams, "inspect", main)
+    run_stage(main)

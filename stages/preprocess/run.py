@@ -95,4 +95,4 @@ def _png(image: Image.Image) -> bytes:
 
 
 if __name__ == "__main__":
-    run_stage(PreprocessParams, "preprocess", main)
+    run_stage(main)

@@ -72,7 +72,7 @@ def run_loop(
             for part in range(params.accumulation):
                 losses = batch_losses(params, data, model, schedule, step * params.accumulation + part, accelerator.device)
                 accelerator.backward(losses.mean() / params.accumulation)
-                loss += float(losses.mean()) / params.accumulation
+                loss += float(losses.detach().mean()) / params.accumulation
             accelerator.clip_grad_norm_(model.parameters(), params.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()

@@ -17,9 +17,10 @@ from PIL import Image
 from stages.core.errors import StageError
 from stages.core.files import folder_digest, replacing
 from stages.core.latents import Latents, latents_digest
-from stages.core.models import UNET_WEIGHTS, load_pipeline, load_schedule, load_unet, load_vae, save_unet_weights
+from stages.core.models import load_pipeline, load_schedule, load_unet, load_vae
 from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler
 from stages.core.stage import run_stage
+from stages.core.weights import save_unet_weights
 from stages.train.loop import Data, run_loop
 from stages.train.params import TrainParams
 from stages.train.record import Draw, Record
@@ -80,12 +81,13 @@ def preview_drawer(params: TrainParams, base: Path, latent_side: int) -> Draw:
 
 def save_trained(params: TrainParams, weights: dict[str, torch.Tensor], base: Path, out: Path, made_of: str) -> None:
     """Copy the base, then its UNet's weights anew, with a word on where they come from."""
-    shutil.copytree(base, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("diffusion_pytorch_model*"))
-    shutil.copytree(base / "vae", out / "vae", dirs_exist_ok=True)
+    shutil.copytree(base, out, dirs_exist_ok=True)
+    for path in (out / "unet").glob("*.safetensors*"):  # a large base has several, and an index of them
+        path.unlink()
     dtype = getattr(torch, params.save_dtype)
     about = {"made_of": made_of, "method": params.method, "params": params.model_dump()}
-    save_unet_weights({name: weight.to(dtype).cpu() for name, weight in weights.items()}, out / "unet", about)
+    save_unet_weights({name: weight.to(dtype).cpu() for name, weight in weights.items()}, out, about)
 
 
 if __name__ == "__main__":
-    run_stage(TrainParams, "train", main)
+    run_stage(main)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import stages
 from stages.core.errors import StageError
 from stages.core.files import folder_digest, scratch, sync
 from stages.core.params import Section
@@ -37,7 +36,7 @@ class State:
 
 def fingerprint(params: Section, *inputs: str) -> str:
     """What a training is made of: params, inputs' digests, code and the library that does the sums."""
-    code = folder_digest(Path(stages.__file__).parent, "*.py")
+    code = folder_digest(Path(__file__).parents[1], "*.py")
     parts = [params.model_dump_json(), *inputs, code, torch.__version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -1,0 +1,29 @@
+"""Every section of params.yaml and its type. The one place that knows all stages; no stage but this one imports it."""
+
+from typing import Any
+
+from stages.base.params import BaseParams
+from stages.clean.params import CleanParams
+from stages.collect.params import CollectParams
+from stages.encode.params import EncodeParams
+from stages.evaluate.params import EvaluateParams
+from stages.inspect.params import InspectParams
+from stages.merge.params import MergeParams
+from stages.preprocess.params import PreprocessParams
+from stages.report.params import ReportParams
+from stages.sample.params import SampleParams
+from stages.train.params import TrainParams
+
+SECTION_TYPES: dict[str, Any] = {
+    "base": BaseParams,
+    "collect": CollectParams,
+    "inspect": InspectParams,
+    "clean": CleanParams,
+    "preprocess": PreprocessParams,
+    "encode": EncodeParams,
+    "train": TrainParams,
+    "merge": MergeParams,
+    "sample": SampleParams,
+    "evaluate": EvaluateParams,
+    "report": ReportParams,
+}

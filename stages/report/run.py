@@ -1,0 +1,203 @@
+"""report: one page to look at.
+
+in    what the stages before left: counts, doors, curves, samples, figures
+out   reports/index.html  with every picture inside: no network, no server, no script
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from stages.core.draws import uniform
+from stages.core.files import replacing
+from stages.core.pairs import FAILURES, read_rows, shards_below
+from stages.core.stage import run_stage
+from stages.report.charts import Chart, Line, line_chart
+from stages.report.params import ReportParams
+from stages.report.pictures import data_url, places_of, raw_pictures
+
+RULES = {
+    "decode": "can't be decoded",
+    "min_side": "too small",
+    "max_aspect": "too long and narrow",
+    "min_entropy": "nearly one colour",
+    "min_sharpness": "blurred",
+    "max_transparent": "nearly all transparent",
+    "no_caption": "no caption",
+    "bad_caption": "caption too short or too long",
+    "duplicate": "looks like another picture",
+}
+FIGURES = {
+    "validation_loss": "validation loss: mean squared error on held-out pictures, lower is better",
+    "kernel_distance": "kernel distance of its samples to held-out pictures, lower is more alike",
+}
+
+
+def main(
+    params: ReportParams,
+    raw: Path,
+    clean: Path,
+    processed: Path,
+    train: Path,
+    samples: Path,
+    evaluation: Path,
+    curves: Path,
+    collected: Path,
+    cleaned: Path,
+    finished: Path,
+    out: Path,
+) -> None:
+    """Gather, then fill the template."""
+    figures = read_json(evaluation)
+    kept = pd.read_parquet(clean / "manifest.parquet")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("page.html.jinja").render(
+        title=params.title,
+        funnel=funnel(read_json(collected), read_json(cleaned), read_json(finished), kept),
+        models=list(figures),
+        figures=figure_rows(figures),
+        figure_names=FIGURES,
+        prompts=drawn(samples, list(figures)),
+        charts=[chart for chart in (loss_chart(train), timestep_chart(curves, list(figures))) if chart],
+        previews=[(int(path.stem), data_url(Image.open(path), 900)) for path in sorted((train / "previews").glob("*.png"))],
+        kept=kept_examples(params, processed),
+        rejected=rejected_examples(params, raw, clean),
+        failures=failure_rows(raw),
+        credits=credit_rows(kept),
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def funnel(
+    collected: dict[str, Any], cleaned: dict[str, Any], finished: dict[str, Any], kept: pd.DataFrame
+) -> list[tuple[str, int, str]]:
+    """(name, pictures, what happened to the others) from asked for to trained on."""
+    found = sum(source["pictures"] for source in collected.values())
+    failed = sum(source["failures"] for source in collected.values())
+    held_out = int((kept["split"] == "validation").sum())
+    return [
+        ("asked for", found + failed, ""),
+        ("collected", found, f"{failed} could not be used"),
+        ("kept", cleaned["kept"], f"{cleaned['rejected']} rejected"),
+        ("trained on", len(kept) - held_out - finished["too_small"], f"{held_out} held out"),
+    ]
+
+
+def figure_rows(figures: dict[str, dict[str, float]]) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """For each figure its name and, a model, the value and whether it is the best (the lowest)."""
+    rows = []
+    for name in FIGURES:
+        values = [table.get(name) for table in figures.values()]
+        known = [value for value in values if value is not None]
+        rows.append((name, [("–", False) if v is None else (f"{v:.4g}", v == min(known)) for v in values]))
+    return rows
+
+
+def drawn(samples: Path, models: list[str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """For each prompt, each model and its pictures, all seeds."""
+    tables = {model: read_json(samples / model / "samples.json")["pictures"] for model in models}
+
+    def pictures(model: str, prompt: str) -> list[str]:
+        return [data_url(Image.open(samples / model / row["file"])) for row in tables[model] if row["prompt"] == prompt]
+
+    prompts = dict.fromkeys(row["prompt"] for row in tables[models[0]])
+    return [(prompt, [(model, pictures(model, prompt)) for model in models]) for prompt in prompts]
+
+
+def loss_chart(train: Path) -> tuple[str, Chart] | None:
+    """Training and validation loss over the steps."""
+    lines = []
+    for colour, (file, name) in enumerate((("train/loss.tsv", "training"), ("validation/loss.tsv", "validation"))):
+        path = train / "plots" / "metrics" / file
+        if path.is_file():
+            table = pd.read_csv(path, sep="\t")
+            lines.append(Line(name, list(zip(table["step"], table["loss"], strict=True)), colour))
+    chart = line_chart("step", "loss", lines)
+    return ("Loss while training", chart) if chart else None
+
+
+def timestep_chart(curves: Path, models: list[str]) -> tuple[str, Chart] | None:
+    """Each model's validation loss from little noise to nothing but noise."""
+    table = pd.read_csv(curves)
+    bins = int(table["bin"].max()) + 1
+    lines = [
+        Line(model, [((row.bin + 0.5) / bins, row.loss) for row in table[table["model"] == model].itertuples()], colour)
+        for colour, model in enumerate(models)
+    ]
+    chart = line_chart("share of the noise schedule (0: little noise, 1: noise alone)", "validation loss", lines)
+    return ("Validation loss by timestep", chart) if chart else None
+
+
+def kept_examples(params: ReportParams, processed: Path) -> list[tuple[str, str]]:
+    """(picture, caption) of some finished pictures, chosen by key."""
+    paths = shards_below(processed)
+    keys = [row["key"] for row in read_rows(paths, ["key", "variant"]) if row["variant"] == 0]
+    chosen = set(sorted(keys, key=lambda key: uniform("report", key))[: params.kept_examples])
+    shown = []
+    for row in read_rows(paths, ["key", "variant", "image", "captions"]):
+        if row["key"] in chosen and row["variant"] == 0:
+            picture = data_url(Image.open(io.BytesIO(row["image"]["bytes"])), 96)
+            shown.append((picture, row["captions"][0] if row["captions"] else ""))
+    return shown
+
+
+def rejected_examples(params: ReportParams, raw: Path, clean: Path) -> list[dict[str, Any]]:
+    """For each rule how many pictures broke it, and some of them; a duplicate beside the one that stays."""
+    rejected = pd.read_parquet(clean / "rejected.parquet")
+    keepers = places_of(raw) if rejected["keeper"].notna().any() else {}
+    rules, wanted = [], set()
+    for rule, rows in sorted(rejected.groupby("rule"), key=lambda item: -len(item[1])):
+        order = sorted(rows.to_dict("records"), key=lambda row: uniform("report", row["key"]))
+        chosen = order[: params.rejected_examples]
+        rules.append((str(rule), len(rows), chosen))
+        wanted |= {(row["shard"], row["row"]) for row in chosen}
+        wanted |= {keepers[row["keeper"]] for row in chosen if row["keeper"]}
+    pictures = raw_pictures(raw, wanted)
+    return [
+        {
+            "rule": rule,
+            "means": RULES[rule],
+            "count": count,
+            "bound": chosen[0]["bound"] if chosen else "",
+            "examples": [
+                {
+                    "picture": pictures.get((row["shard"], row["row"])),
+                    "keeper": pictures.get(keepers[row["keeper"]]) if row["keeper"] else None,
+                    "value": row["value"],
+                }
+                for row in chosen
+            ],
+        }
+        for rule, count, chosen in rules
+    ]
+
+
+def failure_rows(raw: Path) -> list[tuple[str, str, int, str]]:
+    """(source, code, how many, the first of them) of what could not be collected."""
+    failures = pd.read_parquet(raw / FAILURES)
+    return [
+        (source, code, len(rows), rows["path"].iloc[0]) for (source, code), rows in failures.groupby(["source", "code"])
+    ]
+
+
+def credit_rows(kept: pd.DataFrame) -> list[tuple[str, str, str, int]]:
+    """(source, licence, attribution, pictures) of what is kept."""
+    shown = kept[["source", "license", "attribution"]].fillna("not said")
+    return [(*name, len(rows)) for name, rows in shown.groupby(["source", "license", "attribution"])]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    run_stage(main)
