@@ -71,7 +71,8 @@ def main(params: CleanParams, inspected: Path, out: Path, metrics: Path) -> None
             "validation": splits["validation"],
         },
     )
-    print(f"{len(measured)} pictures: {len(verdict.kept)} kept, {rejected} rejected ({dict(rules.most_common())})")
+    said = ", ".join(f"{count} {rule}" for rule, count in rules.most_common())
+    print(f"{len(measured)} pictures: {len(verdict.kept)} kept, {rejected} rejected{f' ({said})' if said else ''}")
 
 
 def clean(params: CleanParams, measured: pd.DataFrame) -> Verdict:

@@ -39,7 +39,8 @@ def main(params: CollectParams, sources: Path, out: Path, metrics: Path) -> None
             codes = Counter(failure.code for failure in failed)
             counts[source.name] = {"pictures": rows, "failures": len(failed), **dict(sorted(codes.items()))}
             failures += failed
-            print(f"{source.name}: {rows} pictures, {len(failed)} failures {dict(codes) or ''}".rstrip())
+            said = ", ".join(f"{count} {code}" for code, count in codes.most_common())
+            print(f"{source.name}: {rows} pictures, {len(failed)} failures{f' ({said})' if said else ''}")
         write_table(
             pa.Table.from_pylist([asdict(failure) for failure in failures], schema=FAILURE), folder / FAILURES
         )

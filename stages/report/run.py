@@ -153,7 +153,8 @@ def kept_examples(params: ReportParams, processed: Path) -> list[tuple[str, str]
 def rejected_examples(params: ReportParams, raw: Path, clean: Path) -> list[dict[str, Any]]:
     """For each rule how many pictures broke it, and some of them; a duplicate beside the one that stays."""
     rejected = pd.read_parquet(clean / "rejected.parquet")
-    keepers = places_of(raw) if rejected["keeper"].notna().any() else {}
+    rejected["keeper"] = rejected["keeper"].fillna("")
+    keepers = places_of(raw) if rejected["keeper"].any() else {}
     rules, wanted = [], set()
     for rule, rows in sorted(rejected.groupby("rule"), key=lambda item: -len(item[1])):
         order = sorted(rows.to_dict("records"), key=lambda row: uniform("report", row["key"]))
