@@ -89,7 +89,8 @@ def random_pipeline(name: str, seed: int) -> StableDiffusionPipeline:
 def _scale_latents(vae: AutoencoderKL) -> None:
     """Give latents a narrow posterior and about unit variance, as a trained VAE's have.
 
-    Random weights would make the deviation as large as the mean. Measured on smooth drawn colours (8 x 8 px noise, enlarged): random weights have no data of their own.
+    Random weights would make the deviation as large as the mean. The variance is measured on
+    smooth drawn colours (8 x 8 px noise, enlarged): random weights have no data of their own.
     """
     log_variance = slice(vae.config.latent_channels, None)
     vae.quant_conv.weight[log_variance] = 0

@@ -34,13 +34,17 @@ def main(params: BaseParams, imported: Path, out: Path) -> None:
 
 def download(name: str, revision: str) -> Path:
     """Fetch a pinned snapshot: the parts this project uses, safetensors only. Raises StageError."""
-    patterns = ["model_index.json"] + [f"{part}/{end}" for part in PARTS for end in ("*.json", "*.txt", "*.safetensors")]
+    patterns = ["model_index.json"] + [
+        f"{part}/{end}" for part in PARTS for end in ("*.json", "*.txt", "*.safetensors")
+    ]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StageError(
-            "base.model", f"{name} at {revision} can't be fetched ({reason})", "check the name, the commit and the network"
+            "base.model",
+            f"{name} at {revision} can't be fetched ({reason})",
+            "check the name, the commit and the network",
         ) from None
 
 
@@ -52,7 +56,9 @@ def copy_model(source: Path, out: Path) -> None:
     kind = json.loads(index.read_text()).get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise StageError(str(index), f"is a {kind}", "use a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)")
-    parts = {name: value for name, value in json.loads(index.read_text()).items() if name.startswith("_") or name in PARTS}
+    parts = {
+        name: value for name, value in json.loads(index.read_text()).items() if name.startswith("_") or name in PARTS
+    }
     (out / "model_index.json").write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n")
     for part in PARTS:
         if not (source / part).is_dir():
@@ -60,7 +66,8 @@ def copy_model(source: Path, out: Path) -> None:
         files = [
             path
             for path in sorted((source / part).iterdir())
-            if path.suffix in (".json", ".txt") or (path.suffix == ".safetensors" and _is_whole_precision(path, source / part))
+            if path.suffix in (".json", ".txt")
+            or (path.suffix == ".safetensors" and _is_whole_precision(path, source / part))
         ]
         if part in ("unet", "vae", "text_encoder") and not any(path.suffix == ".safetensors" for path in files):
             raise StageError(str(source / part), "has no safetensors weights", "convert them: pickles are not opened")

@@ -6,7 +6,7 @@ compare only hashes that are equal there. Nothing is missed. (Block permutation:
 Manku et al., Detecting near-duplicates for web crawling, WWW 2007.)
 """
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +40,7 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
     return left, right, np.bitwise_count(hashes[left] ^ hashes[right]).astype(np.int64)
 
 
-def choose_keepers(
-    phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int
-) -> dict[int, tuple[int, int]]:
+def choose_keepers(phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int) -> dict[int, tuple[int, int]]:
     """Which pictures are duplicates of a better one: index -> (keeper's index, phash distance).
 
     Pictures come best first. A picture is a duplicate if it is within reach of
@@ -77,16 +75,16 @@ def _confirmed(phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int) -
         members[group].append(index)
     pairs = [(group, group, 0) for group in range(len(distinct)) if len(members[group]) > 1]
     pairs += list(zip(*(array.tolist() for array in pairs_within(distinct, radius)), strict=True))
-    found = []
-    for left, right, distance in pairs:
-        for a in members[left]:
-            for b in members[right]:
-                if (left != right or a < b) and int(dhash[a] ^ dhash[b]).bit_count() <= confirm_radius:
-                    found.append((min(a, b), max(a, b), distance))
-    return found
+    return [
+        (min(a, b), max(a, b), distance)
+        for left, right, distance in pairs
+        for a in members[left]
+        for b in members[right]
+        if (left != right or a < b) and int(dhash[a] ^ dhash[b]).bit_count() <= confirm_radius
+    ]
 
 
 def _block_masks(count: int) -> list[int]:
     """`count` masks that together cover 64 bits once, in blocks of nearly equal width."""
     edges = [64 * index // count for index in range(count + 1)]
-    return [(1 << high) - (1 << low) for low, high in zip(edges, edges[1:], strict=False)]
+    return [(1 << high) - (1 << low) for low, high in pairwise(edges)]

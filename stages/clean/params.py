@@ -13,6 +13,11 @@ class Captions(Section):
     min_characters: int = Field(2, ge=0, description="characters, after repair")
     max_characters: int = Field(400, ge=1, description="characters, after repair")
 
+    def said(self) -> str:
+        """The bounds in words."""
+        words, characters = f"{self.min_words} to {self.max_words}", f"{self.min_characters} to {self.max_characters}"
+        return f"{words} words, {characters} characters"
+
 
 class Duplicates(Section):
     radius: int = Field(
@@ -29,7 +34,7 @@ class Duplicates(Section):
 class CleanParams(Section):
     min_side: int = Field(64, ge=1, description="px, of the shorter side")
     max_aspect: float = Field(3.0, ge=1, description="longer side over shorter side")
-    min_entropy: float = Field(0.3, ge=0, le=8, description="bits, of the grey levels; 0 is a single grey")
+    min_entropy: float = Field(0.15, ge=0, le=8, description="bits, of the grey levels; 0 is a single grey")
     min_sharpness: float = Field(0.0, ge=0, description="variance of the Laplacian, grey levels squared")
     max_transparent: float = Field(0.98, ge=0, le=1, description="share of transparent pixels")
     captions: Captions = Captions()

@@ -36,8 +36,6 @@ def reasons_against(params: CleanParams, row: dict[str, Any]) -> list[Reason]:
     )
     reasons = [Reason(rule, str(value), str(bound)) for rule, value, passed, bound in bounds if not passed]
     if not good_captions(params.captions, list(row["captions"])):
-        wanted = params.captions
         rule = "bad_caption" if len(row["captions"]) else "no_caption"
-        bound = f"{wanted.min_words} to {wanted.max_words} words, {wanted.min_characters} to {wanted.max_characters} characters"
-        reasons.append(Reason(rule, " | ".join(row["captions"])[:200], bound))
+        reasons.append(Reason(rule, " | ".join(row["captions"])[:200], params.captions.said()))
     return reasons

@@ -84,7 +84,8 @@ def clean(params: CleanParams, measured: pd.DataFrame) -> Verdict:
     reasons: list[list[Reason]] = [reasons_against(params, row) for row in measured.to_dict("records")]
     passed = np.flatnonzero([not listed for listed in reasons])
     hashes = [
-        np.array([int(text, 16) for text in measured[name].iloc[passed]], dtype=np.uint64) for name in ("phash", "dhash")
+        np.array([int(text, 16) for text in measured[name].iloc[passed]], dtype=np.uint64)
+        for name in ("phash", "dhash")
     ]
     limits = params.duplicates
     keys = measured["key"].to_numpy()

@@ -51,7 +51,9 @@ Source = Annotated[OpenMoji | Folder, Field(discriminator="kind")]
 
 class CollectParams(Section):
     sources: list[Source] = Field(
-        default=[OpenMoji(kind="openmoji")], min_length=1, description="in order of trust: of duplicates the first stays"
+        default=[OpenMoji(kind="openmoji")],
+        min_length=1,
+        description="in order of trust: of duplicates the first stays",
     )
 
     @field_validator("sources")

@@ -41,9 +41,7 @@ def main(params: CollectParams, sources: Path, out: Path, metrics: Path) -> None
             failures += failed
             said = ", ".join(f"{count} {code}" for code, count in codes.most_common())
             print(f"{source.name}: {rows} pictures, {len(failed)} failures{f' ({said})' if said else ''}")
-        write_table(
-            pa.Table.from_pylist([asdict(failure) for failure in failures], schema=FAILURE), folder / FAILURES
-        )
+        write_table(pa.Table.from_pylist([asdict(failure) for failure in failures], schema=FAILURE), folder / FAILURES)
         write_json(folder / SOURCES, [source.name for source in params.sources])
     write_json(metrics, counts)
 

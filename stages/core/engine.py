@@ -31,7 +31,9 @@ def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> It
     with progress() as bar:
         advance = bar.add_task(label, total=len(tasks))
         results: Iterator[R] = (
-            iter(joblib.Parallel(n_jobs=workers, return_as="generator")(joblib.delayed(function)(task) for task in tasks))
+            iter(
+                joblib.Parallel(n_jobs=workers, return_as="generator")(joblib.delayed(function)(task) for task in tasks)
+            )
             if workers > 1
             else map(function, tasks)
         )

@@ -23,9 +23,17 @@ from stages.core.files import file_digest
 CAPTIONS_A_SHARD = 4096
 
 INDEX = pa.schema(
-    [("key", pa.string()), ("variant", pa.int64()), ("split", pa.string())]
-    + [("shard", pa.string()), ("row", pa.int64()), ("shard_sha256", pa.string())]
-    + [("captions", pa.list_(pa.int64())), ("width", pa.int64()), ("height", pa.int64())]
+    {
+        "key": pa.string(),
+        "variant": pa.int64(),
+        "split": pa.string(),
+        "shard": pa.string(),
+        "row": pa.int64(),
+        "shard_sha256": pa.string(),
+        "captions": pa.list_(pa.int64()),
+        "width": pa.int64(),
+        "height": pa.int64(),
+    }
 )
 CAPTIONS = pa.schema([("caption", pa.string()), ("shard_sha256", pa.string())])
 
@@ -69,13 +77,12 @@ class Latents:
     def read(self, rows: Sequence[int]) -> Batch:
         """The posteriors of some rows. Raises StageError if they are not finite."""
         parts = [self._read_one(row) for row in rows]
-        batch = Batch(
+        return Batch(
             torch.stack([mean for mean, _ in parts]),
             torch.stack([std for _, std in parts]),
             [self.keys[row] for row in rows],
             [self.captions[row] for row in rows],
         )
-        return batch
 
     def _read_one(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         name, place = self.places[row]

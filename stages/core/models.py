@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from stages.core.errors import StageError
 
+
 def load_unet(model: Path) -> UNet2DConditionModel:
     """The denoiser, float32, on the CPU."""
     return _load(UNet2DConditionModel, model, "unet")
@@ -29,6 +30,7 @@ def load_text_encoder(model: Path) -> CLIPTextModel:
 
 
 def load_tokenizer(model: Path) -> CLIPTokenizer:
+    """From text to the text encoder's token numbers."""
     return CLIPTokenizer.from_pretrained(_part(model, "tokenizer"))
 
 
@@ -51,7 +53,9 @@ def load_pipeline(model: Path) -> StableDiffusionPipeline:
 
 
 def _load(kind: Any, model: Path, name: str) -> Any:
-    return kind.from_pretrained(_part(model, name), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32)
+    return kind.from_pretrained(
+        _part(model, name), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+    )
 
 
 def _part(model: Path, name: str) -> Path:

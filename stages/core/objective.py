@@ -61,7 +61,9 @@ def validation_curve(
         total, rows = 0.0, list(range(min(pictures, len(latents))))
         for start in range(0, len(rows), batch_size):
             batch = latents.read(rows[start : start + batch_size])
-            noise = torch.stack([normal(tuple(batch.mean.shape[1:]), seed, "validation", part, key) for key in batch.keys])
+            noise = torch.stack(
+                [normal(tuple(batch.mean.shape[1:]), seed, "validation", part, key) for key in batch.keys]
+            )
             text = latents.text([captions[0] if captions else 0 for captions in batch.captions])
             losses = denoising_losses(
                 unet,

@@ -9,7 +9,7 @@ with the extensions that DVC's own reader, ruamel.yaml, keeps.
 import difflib
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -42,7 +42,7 @@ class Section(BaseModel):
 class Yaml12Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's idea of what a plain scalar is."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
 _INTEGER = r"[-+]?0b[0-1_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+"
@@ -59,9 +59,7 @@ for _tag, _pattern, _first in (
     ("merge", r"<<", "<"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
 ):
-    Yaml12Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
-    )
+    Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 def _integer(loader: Yaml12Loader, node: yaml.ScalarNode) -> int:
@@ -78,9 +76,7 @@ def _mapping(loader: Yaml12Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             continue
         key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]  # PyYAML's stubs
         if key in seen:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
@@ -100,8 +96,7 @@ def read_params(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StageError(str(path), f"can't be read ({error.strerror})", "run in the project's root") from None
     try:
-        # Yaml12Loader is a SafeLoader: it makes plain values only.
-        tree = yaml.load(text, Loader=Yaml12Loader)
+        tree = yaml.load(text, Loader=Yaml12Loader)  # noqa: S506 - a SafeLoader: it makes plain values only
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise StageError(f"{path}, line {line}", f"not YAML ({error.problem})", "mend that line") from None
@@ -127,9 +122,7 @@ def parse_section(kind: type[T], name: str, values: Any) -> T:
         where = ".".join(str(part) for part in (name, *fault["loc"]))
         if fault["type"] == "extra_forbidden":
             known = _known_keys(kind, fault["loc"][:-1])
-            raise StageError(
-                "params.yaml", f"unknown key {where}", _nearest(str(fault["loc"][-1]), known)
-            ) from None
+            raise StageError("params.yaml", f"unknown key {where}", _nearest(str(fault["loc"][-1]), known)) from None
         what = fault["msg"][0].lower() + fault["msg"][1:]
         value = "" if fault["type"] == "missing" else f" is {fault['input']!r}, but"
         raise StageError("params.yaml", f"{where}{value} {what}", "see docs/params.md") from None

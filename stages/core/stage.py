@@ -19,6 +19,7 @@ import psutil
 from stages.core.errors import StageError
 from stages.core.params import load_section
 
+
 def run_stage(main: Callable[..., None]) -> None:
     """Run `main(params, **paths)` with params from params.yaml and paths from the command line.
 
@@ -63,7 +64,7 @@ def _fail(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, _frame: FrameType | None) -> None:
     """SIGTERM unwinds like any exit, so that temporary files are removed."""
     sys.exit(128 + number)
 

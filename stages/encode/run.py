@@ -80,7 +80,9 @@ def encode_shard(
     for key, value in zip(keys, largest.tolist(), strict=True):
         if not value <= params.range:  # also where it is no number
             raise StageError(
-                "encode", f"picture {key} has latents up to {value:.3g}", f"use another VAE, or raise encode.range ({params.range})"
+                "encode",
+                f"picture {key} has latents up to {value:.3g}",
+                f"use another VAE, or raise encode.range ({params.range})",
             )
     return mean, torch.cat(stds).contiguous()
 

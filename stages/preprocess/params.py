@@ -20,7 +20,5 @@ class PreprocessParams(Section):
         default=[255, 255, 255], min_length=3, max_length=3, description="RGB, 0 to 255; below transparency and in pads"
     )
     max_upscale: float = Field(2.0, ge=1, description="a picture that would grow by more is left out and counted")
-    flip: bool = Field(
-        False, description="add each picture's mirror image, but not where a caption says left or right"
-    )
+    flip: bool = Field(False, description="add each picture's mirror image, but not where a caption says left or right")
     most_pixels: int = Field(89_478_485, ge=1, description="px; as in inspect")

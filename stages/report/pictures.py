@@ -29,7 +29,9 @@ def data_url(image: Image.Image, side: int = 192) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def raw_pictures(raw: Path, wanted: Iterable[tuple[str, int]], most_pixels: int = 2**26) -> Mapping[tuple[str, int], str]:
+def raw_pictures(
+    raw: Path, wanted: Iterable[tuple[str, int]], most_pixels: int = 2**26
+) -> Mapping[tuple[str, int], str]:
     """The pictures at (shard, row) of data/raw as data URLs; those that don't decode are left out."""
     rows: dict[str, set[int]] = {}
     for shard, row in wanted:

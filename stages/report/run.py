@@ -50,10 +50,12 @@ def main(
     collected: Path,
     cleaned: Path,
     finished: Path,
+    encoded: Path,
     out: Path,
 ) -> None:
     """Gather, then fill the template."""
-    figures = read_json(evaluation)
+    table = read_json(evaluation)
+    figures = {name: table[name] for name in sorted(table, key=lambda name: (name != "base", name != "trained", name))}
     kept = pd.read_parquet(clean / "manifest.parquet")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -63,10 +65,13 @@ def main(
         funnel=funnel(read_json(collected), read_json(cleaned), read_json(finished), kept),
         models=list(figures),
         figures=figure_rows(figures),
+        vae_psnr=read_json(encoded)["vae_psnr"],
         figure_names=FIGURES,
         prompts=drawn(samples, list(figures)),
         charts=[chart for chart in (loss_chart(train), timestep_chart(curves, list(figures))) if chart],
-        previews=[(int(path.stem), data_url(Image.open(path), 900)) for path in sorted((train / "previews").glob("*.png"))],
+        previews=[
+            (int(path.stem), data_url(Image.open(path), 900)) for path in sorted((train / "previews").glob("*.png"))
+        ],
         kept=kept_examples(params, processed),
         rejected=rejected_examples(params, raw, clean),
         failures=failure_rows(raw),
@@ -197,6 +202,7 @@ def credit_rows(kept: pd.DataFrame) -> list[tuple[str, str, str, int]]:
 
 
 def read_json(path: Path) -> Any:
+    """The values in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -19,7 +19,6 @@ from stages.core.noise import normal, permutation
 from stages.core.objective import denoising_losses, validation_curve
 from stages.train.params import TrainParams
 from stages.train.record import Record
-from stages.train.state import State
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,9 @@ def run_loop(
     """
     accelerator = Accelerator(mixed_precision=params.precision)
     if accelerator.num_processes > 1:
-        raise StageError("train", f"{accelerator.num_processes} processes", "start it with one: it can't share work yet")
+        raise StageError(
+            "train", f"{accelerator.num_processes} processes", "start it with one: it can't share work yet"
+        )
     unet = unet.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         unet.parameters(),
@@ -70,7 +71,9 @@ def run_loop(
                 group["lr"] = learning_rate(params, step)
             loss = 0.0
             for part in range(params.accumulation):
-                losses = batch_losses(params, data, model, schedule, step * params.accumulation + part, accelerator.device)
+                losses = batch_losses(
+                    params, data, model, schedule, step * params.accumulation + part, accelerator.device
+                )
                 accelerator.backward(losses.mean() / params.accumulation)
                 loss += float(losses.detach().mean()) / params.accumulation
             accelerator.clip_grad_norm_(model.parameters(), params.max_grad_norm)
@@ -107,9 +110,7 @@ def batch_losses(
     noise = torch.stack([normal(shape, params.seed, "noise", *name) for name in named])
     most = schedule.config.num_train_timesteps
     timesteps = torch.tensor([seed_of(params.seed, "timestep", *name) % most for name in named])
-    captions = [
-        choose_caption(params, listed, *name) for listed, name in zip(batch.captions, named, strict=True)
-    ]
+    captions = [choose_caption(params, listed, *name) for listed, name in zip(batch.captions, named, strict=True)]
     losses = denoising_losses(
         unet,
         schedule,
@@ -197,7 +198,11 @@ def look(
                 params.seed,
             )
             record.validation(curve)
-        if params.preview_prompts and params.preview_every and (record.state.step % params.preview_every == 0 or record.state.step == params.steps):
+        if (
+            params.preview_prompts
+            and params.preview_every
+            and (record.state.step % params.preview_every == 0 or record.state.step == params.steps)
+        ):
             record.preview(unet)
 
 
@@ -219,7 +224,7 @@ def hold_signals() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM fill the list instead of ending the process: a step is never cut in half."""
     received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

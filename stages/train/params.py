@@ -36,4 +36,6 @@ class TrainParams(Section):
     preview_prompts: list[str] = Field(default=[], description="what is drawn, with seed 0, 1, ...")
     preview_steps: int = Field(25, ge=1, le=1000, description="sampling steps of the previews")
     preview_guidance: float = Field(5.0, ge=0, description="classifier-free guidance scale of the previews")
-    checkpoint_every: int = Field(100, ge=1, description="steps between two resumable states; changes no byte of the result")
+    checkpoint_every: int = Field(
+        100, ge=1, description="steps between two resumable states; changes no byte of the result"
+    )

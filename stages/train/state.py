@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +60,7 @@ def save_state(folder: Path, state: State) -> None:
     temporary = folder / "state.partial"
     torch.save(vars(state), temporary)
     sync(temporary)
-    os.replace(temporary, folder / "state.pt")
+    temporary.replace(folder / "state.pt")
 
 
 def load_state(folder: Path) -> State | None:

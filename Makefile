@@ -1,0 +1,35 @@
+# make repro · make test · make check · make bench · make schema · make lock
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test check schema lock
+
+repro: .venv/installed
+	dvc repro
+	@echo "Now open reports/index.html"
+
+test: .venv/installed
+	pytest
+
+check: .venv/installed
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	pytest -m "not slow"
+
+schema: .venv/installed
+	python -m stages.tools.schema
+
+# Everything that is installed, at one version each. torch is fixed: a range draws several GB of CUDA where it need not.
+lock: .venv/installed
+	echo "torch==2.13.0" > .venv/constraints.txt
+	pip-compile --quiet --upgrade --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-header \
+		--no-annotate --constraint .venv/constraints.txt --output-file requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+	python -m stages.tools.versions
+
+.venv/installed: requirements.lock
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: python3: is older than 3.11; install Python 3.11")'
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	touch $@
