@@ -83,13 +83,13 @@ def clean(params: CleanParams, measured: pd.DataFrame) -> Verdict:
     measured = _best_first(params, measured)
     reasons: list[list[Reason]] = [reasons_against(params, row) for row in measured.to_dict("records")]
     passed = np.flatnonzero([not listed for listed in reasons])
-    hashes = [
+    phash, dhash = (
         np.array([int(text, 16) for text in measured[name].iloc[passed]], dtype=np.uint64)
         for name in ("phash", "dhash")
-    ]
+    )
     limits = params.duplicates
     keys = measured["key"].to_numpy()
-    for index, (keeper, distance) in choose_keepers(*hashes, limits.radius, limits.confirm_radius).items():
+    for index, (keeper, distance) in choose_keepers(phash, dhash, limits.radius, limits.confirm_radius).items():
         reasons[passed[index]].append(
             Reason("duplicate", str(distance), f"more than {limits.radius}", keys[passed[keeper]])
         )

@@ -70,7 +70,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise StageError(str(path), f"can't be read ({str(error).splitlines()[0]})", "mend the file") from None

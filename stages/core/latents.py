@@ -9,8 +9,8 @@ The index holds each shard's sha256, so its own digest stands for the whole fold
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -57,16 +57,13 @@ class Latents:
         self.folder = folder
         self.keys = [f"{row.key}/{row.variant}" for row in chosen.itertuples()]
         self.places = list(zip(chosen["shard"], chosen["row"].tolist(), strict=True))
+        self._files: dict[str, Any] = {}
         self.captions = [list(numbers) for numbers in chosen["captions"]]
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    @cached_property
-    def _files(self) -> dict[str, safe_open]:
-        return {}
-
-    def _open(self, name: str) -> safe_open:
+    def _open(self, name: str) -> Any:
         if name not in self._files:
             try:
                 self._files[name] = safe_open(self.folder / name, framework="pt")

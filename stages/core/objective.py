@@ -25,13 +25,14 @@ def denoising_losses(
     eps - sqrt(1 - abar_t) z_0 where the schedule's prediction_type is v_prediction
     (Salimans and Ho, arXiv 2202.00512, appendix D).
     """
-    noised = schedule.add_noise(latents_BCHW, noise_BCHW, timesteps_B)
+    target: torch.Tensor
+    noised: torch.Tensor = schedule.add_noise(latents_BCHW, noise_BCHW, timesteps_B)
     if schedule.config.prediction_type == "v_prediction":
         target = schedule.get_velocity(latents_BCHW, noise_BCHW, timesteps_B)
     else:
         target = noise_BCHW
     noised = noised.contiguous(memory_format=torch.channels_last)
-    answer = unet(noised, timesteps_B, encoder_hidden_states=text_BLD).sample
+    answer: torch.Tensor = unet(noised, timesteps_B, encoder_hidden_states=text_BLD).sample
     return (answer.float() - target.float()).square().mean(dim=(1, 2, 3))
 
 

@@ -9,7 +9,7 @@ with the extensions that DVC's own reader, ruamel.yaml, keeps.
 import difflib
 import re
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -42,7 +42,7 @@ class Section(BaseModel):
 class Yaml12Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's idea of what a plain scalar is."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML reads it from the class: this one starts without 1.1's
 
 
 _INTEGER = r"[-+]?0b[0-1_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+"
@@ -57,7 +57,7 @@ for _tag, _pattern, _first in (
     ("float", _FLOAT, "-+0123456789."),
     ("int", _INTEGER, "-+0123456789"),
     ("merge", r"<<", "<"),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
     Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
@@ -74,7 +74,7 @@ def _mapping(loader: Yaml12Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]  # PyYAML's stubs
+        key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
         seen.add(key)

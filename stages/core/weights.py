@@ -17,9 +17,10 @@ def load_unet_weights(model: Path) -> dict[str, torch.Tensor]:
     """The tensors as stored, by name. Raises StageError if the file is missing or broken."""
     path = model / UNET_WEIGHTS
     try:
-        return load_file(path)
+        weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise StageError(str(path), f"can't be read ({error})", "make the model again") from None
+    return weights
 
 
 def save_unet_weights(weights: dict[str, torch.Tensor], model: Path, about: dict[str, Any]) -> None:

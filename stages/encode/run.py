@@ -92,7 +92,7 @@ def encode_captions(params: EncodeParams, captions: list[str], base: Path, out: 
     """Embed each caption; give back how many were longer than the model reads."""
     device = best_device()
     tokenizer, encoder = load_tokenizer(base), load_text_encoder(base).to(device)
-    cut = sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(captions).input_ids)
+    cut: int = sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(captions).input_ids)
     table = []
     (out / "text").mkdir()
     for start in range(0, len(captions), CAPTIONS_A_SHARD):

@@ -39,12 +39,12 @@ def main(params: PreprocessParams, raw: Path, clean: Path, out: Path, metrics: P
     with replacing(out) as folder:
         for counted in map_shards(partial(preprocess_shard, params, raw, folder), tasks, "preprocess"):
             counts.update(counted)
-    if not counts["rows"]:
-        raise StageError(
-            "preprocess",
-            f"none of {len(manifest)} pictures is large enough for {params.resolution} px",
-            "lower preprocess.resolution or raise preprocess.max_upscale",
-        )
+        if not counts["rows"]:
+            raise StageError(
+                "preprocess",
+                f"none of {len(manifest)} pictures is large enough for {params.resolution} px",
+                "lower preprocess.resolution or raise preprocess.max_upscale",
+            )
     write_json(metrics, {"pictures": len(manifest), "rows": counts["rows"], "too_small": counts["too_small"]})
     print(f"{len(manifest)} pictures: {counts['rows']} rows with variants, {counts['too_small']} too small")
 

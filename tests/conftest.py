@@ -1,0 +1,64 @@
+"""What several tests build on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stages  # noqa: F401 - first of all: it keeps every library offline
+from tests.pictures import drawing, encoded
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_pictures(folder: Path, count: int, first: int = 0) -> None:
+    """Distinct pictures, each with a sidecar caption."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(first, first + count):
+        (folder / f"{seed:03d}.png").write_bytes(encoded(drawing(seed)))
+        (folder / f"{seed:03d}.txt").write_text(f"drawing number {seed}\n")
+
+
+def make_project(root: Path, name: str = "project") -> Path:
+    """A clone of this project's working files at miniature size, its own git and DVC repository."""
+    project = root / name
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for line in listed.stdout.splitlines():
+        source, target = ROOT / line, project / line
+        if source.is_file() and not line.startswith(("tests/", "docs/")) and line != "dvc.lock":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    (project / "params.yaml").write_bytes((ROOT / "tests" / "tiny.yaml").read_bytes())
+    write_pictures(project / "data" / "sources" / "drawings", 24)
+    run(project, "git", "init", "-q", "-b", "main")
+    # As a person's own pictures are: in DVC, their pointer in git. A temporary experiment sees nothing else.
+    run(project, "dvc", "add", "-q", "data/sources/drawings")
+    commit(project, "The miniature")
+    return project
+
+
+def commit(project: Path, message: str) -> None:
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", message)
+
+
+def run(project: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a project with this Python's programs first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    finished = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path, **environment}
+    )
+    if check and finished.returncode:
+        raise AssertionError(f"{' '.join(command)} exited with {finished.returncode}\n{finished.stdout}\n{finished.stderr}")
+    return finished

@@ -1,0 +1,107 @@
+"""The loop's parts: order, captions, rates, averages, noise."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.core.errors import StageError
+from stages.core.objective import denoising_losses
+from stages.train.loop import average_weights, choose_caption, learning_rate, row_of
+from stages.train.params import TrainParams
+from stages.train.state import State, fingerprint, load_state, save_state
+
+
+@given(st.integers(1, 40), st.integers(0, 3))
+def test_each_epoch_sees_every_row_once(rows: int, seed: int) -> None:
+    seen = [row_of(sample, rows, seed) for sample in range(3 * rows)]
+    for epoch in range(3):
+        assert sorted(seen[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+
+
+def test_epochs_have_orders_of_their_own_and_no_memory() -> None:
+    first, second = ([row_of(epoch * 50 + n, 50, 0) for n in range(50)] for epoch in (0, 1))
+    assert first != second
+    assert [row_of(n, 50, 0) for n in range(50)] == first
+    assert row_of(7, 50, 1) != row_of(7, 50, 0) or row_of(8, 50, 1) != row_of(8, 50, 0)
+
+
+def test_caption_dropout_is_its_share() -> None:
+    params = TrainParams(caption_dropout=0.3)
+    drawn = np.array([choose_caption(params, [4, 7], sample, "key") for sample in range(4000)])
+    assert abs((drawn == 0).mean() - 0.3) < 0.03
+    assert abs((drawn == 4).mean() - 0.35) < 0.03
+    assert {choose_caption(TrainParams(caption_dropout=0.0), [4], s, "k") for s in range(99)} == {4}
+    assert choose_caption(TrainParams(caption_dropout=0.0), [], 1, "k") == 0
+
+
+def test_learning_rates() -> None:
+    constant = TrainParams(learning_rate=0.5, warmup_steps=4, steps=10)
+    assert [learning_rate(constant, step) for step in (0, 1, 3, 4, 9)] == [0.125, 0.25, 0.5, 0.5, 0.5]
+    cosine = TrainParams(learning_rate=0.5, warmup_steps=0, steps=10, schedule="cosine")
+    assert learning_rate(cosine, 0) == 0.5
+    assert learning_rate(cosine, 5) == pytest.approx(0.25)
+    assert learning_rate(cosine, 10) == pytest.approx(0)
+
+
+def test_average_by_hand() -> None:
+    weights = {"w": torch.nn.Parameter(torch.tensor([10.0]))}
+    average = {"w": torch.tensor([0.0])}
+    params = TrainParams(ema_decay=0.9)
+    average_weights(params, average, weights, 0)  # decay min(0.9, 1/10): 0.1 x 0 + 0.9 x 10
+    assert average["w"].item() == pytest.approx(9.0)
+    average_weights(params, average, weights, 10_000)  # decay 0.9: 0.9 x 9 + 0.1 x 10
+    assert average["w"].item() == pytest.approx(9.1)
+
+
+class Oracle(torch.nn.Module):
+    """A denoiser that answers what it is told to."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return type("Output", (), {"sample": self.answer})
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_true_answer_has_no_loss(kind: str) -> None:
+    """v = sqrt(abar) eps - sqrt(1 - abar) z_0, worked out here from the betas."""
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=kind)
+    z, noise, timesteps = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([0, 700])
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = torch.cumprod(1 - betas, 0)[timesteps].float().view(2, 1, 1, 1)
+    truth = noise if kind == "epsilon" else abar.sqrt() * noise - (1 - abar).sqrt() * z
+    text = torch.zeros(2, 1, 1)
+    assert denoising_losses(Oracle(truth), schedule, z, text, noise, timesteps).tolist() == pytest.approx([0, 0], abs=1e-9)
+    shifted = denoising_losses(Oracle(truth + 2), schedule, z, text, noise, timesteps)
+    assert shifted.tolist() == pytest.approx([4, 4], rel=1e-5)
+
+
+def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, {"state": {}}, [(1, "train/loss", 0.5)], [0.25])
+    save_state(tmp_path, state)
+    back = load_state(tmp_path)
+    assert back is not None
+    assert (back.step, back.curve, back.losses) == (3, [(1, "train/loss", 0.5)], [0.25])
+    assert torch.equal(back.weights["w"], torch.ones(2))
+    assert load_state(tmp_path / "other") is None
+
+
+def test_damaged_state_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(StageError, match=r"state\.pt: is damaged; delete it"):
+        load_state(tmp_path)
+
+
+def test_what_a_training_is_made_of() -> None:
+    same = fingerprint(TrainParams(), "latents", "base")
+    assert same == fingerprint(TrainParams(), "latents", "base")
+    assert same != fingerprint(TrainParams(learning_rate=1e-4), "latents", "base")
+    assert same != fingerprint(TrainParams(), "other", "base")
