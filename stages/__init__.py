@@ -17,13 +17,14 @@ Each stage is a folder whose `run.py` is its story. Stages never import each
 other: they meet in files. What two of them need is in `core`. Programs beside
 the pipeline are in `tools`.
 
-Only this file and `stages/base`, `stages/collect` may set process-wide state:
-a stage is offline unless it is one of those two.
+What follows is all the state that a process gets: only `base` and `collect` may reach a network.
 """
 
 import os
+import sys
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not {"stages.base.run", "stages.collect.run"} & set(sys.orig_argv):
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # dvclive
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -10,6 +10,9 @@ import pytest
 import stages  # noqa: F401 - first of all: it keeps every library offline
 from tests.pictures import drawing, encoded
 
+# The miniature's sums are too small to share: threads that wait for each other are slower, most of all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,7 +35,11 @@ def make_project(root: Path, name: str = "project") -> Path:
     """A clone of this project's working files at miniature size, its own git and DVC repository."""
     project = root / name
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for line in listed.stdout.splitlines():
         source, target = ROOT / line, project / line
@@ -57,8 +64,15 @@ def run(project: Path, *command: str, check: bool = True, **environment: str) ->
     """Run a command in a project with this Python's programs first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     finished = subprocess.run(
-        command, cwd=project, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path, **environment}
+        command,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": path, **environment},
     )
     if check and finished.returncode:
-        raise AssertionError(f"{' '.join(command)} exited with {finished.returncode}\n{finished.stdout}\n{finished.stderr}")
+        raise AssertionError(
+            f"{' '.join(command)} exited with {finished.returncode}\n{finished.stdout}\n{finished.stderr}"
+        )
     return finished

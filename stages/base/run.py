@@ -5,6 +5,7 @@ out   models/base      a Stable Diffusion 1.x or 2.x pipeline as a diffusers fol
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from stages.base.params import BaseParams
 from stages.base.random_model import random_pipeline
 from stages.core.errors import StageError
-from stages.core.files import replacing
+from stages.core.files import replacing, write_json
 from stages.core.stage import run_stage
 
+WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -34,16 +36,17 @@ def main(params: BaseParams, imported: Path, out: Path) -> None:
 
 def download(name: str, revision: str) -> Path:
     """Fetch a pinned snapshot: the parts this project uses, safetensors only. Raises StageError."""
-    patterns = ["model_index.json"] + [
-        f"{part}/{end}" for part in PARTS for end in ("*.json", "*.txt", "*.safetensors")
-    ]
+    wanted = ["model_index.json"] + [f"{part}/{end}" for part in PARTS for end in ("*.json", "*.txt", "*.safetensors")]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*.non_ema.*", "*.fp16.*"]
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise StageError(
             "base.model",
-            f"{name} at {revision} can't be fetched ({reason})",
+            f"{name} at {revision} can't be fetched ({str(error).splitlines()[0]})",
             "check the name, the commit and the network",
         ) from None
 
@@ -53,37 +56,31 @@ def copy_model(source: Path, out: Path) -> None:
     index = source / "model_index.json"
     if not index.is_file():
         raise StageError(str(source), "is no diffusers folder: it has no model_index.json", "convert the model first")
-    kind = json.loads(index.read_text()).get("_class_name")
-    if kind != "StableDiffusionPipeline":
+    entries = json.loads(index.read_text(encoding="utf-8"))
+    if entries.get("_class_name") != "StableDiffusionPipeline":
+        kind = entries.get("_class_name")
         raise StageError(str(index), f"is a {kind}", "use a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)")
-    parts = {
-        name: value for name, value in json.loads(index.read_text()).items() if name.startswith("_") or name in PARTS
-    }
-    (out / "model_index.json").write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n")
+    write_json(out / "model_index.json", {k: v for k, v in entries.items() if k.startswith("_") or k in PARTS})
     for part in PARTS:
         if not (source / part).is_dir():
             raise StageError(str(source), f"has no part {part}", "complete the folder")
-        files = [
-            path
-            for path in sorted((source / part).iterdir())
-            if path.suffix in (".json", ".txt")
-            or (path.suffix == ".safetensors" and _is_whole_precision(path, source / part))
-        ]
-        if part in ("unet", "vae", "text_encoder") and not any(path.suffix == ".safetensors" for path in files):
-            raise StageError(str(source / part), "has no safetensors weights", "convert them: pickles are not opened")
         (out / part).mkdir()
-        for path in files:
-            shutil.copyfile(path, out / part / _plain_name(path))
+        for name, path in files_of(source / part).items():
+            shutil.copyfile(path, out / part / name)
+        if part in ("unet", "vae", "text_encoder") and not list((out / part).glob("*.safetensors")):
+            raise StageError(str(source / part), "has no safetensors weights", "convert them: pickles are not opened")
 
 
-def _is_whole_precision(path: Path, folder: Path) -> bool:
-    """Whether a weight file is the one that loads by default: variants (`.fp16.`) stay behind if it is there."""
-    return _plain_name(path) == path.name or not (folder / _plain_name(path)).exists()
-
-
-def _plain_name(path: Path) -> str:
-    """`model.fp16.safetensors` is `model.safetensors`."""
-    return path.name.replace(".fp16.", ".") if path.suffix == ".safetensors" else path.name
+def files_of(part: Path) -> dict[str, Path]:
+    """The files of one part by the name that loads by default: `model.fp16.safetensors` only where no other is."""
+    found = {}
+    for path in sorted(part.iterdir(), key=lambda path: (".fp16." not in path.name, path.name)):
+        name = path.name.replace(".fp16.", ".")
+        if WEIGHTS.fullmatch(name) or (
+            path.suffix in (".json", ".txt") and "safetensors" not in name and "bin" not in name
+        ):
+            found[name] = path
+    return found
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def brute_force(hashes: list[int], radius: int) -> set[tuple[int, int]]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 8), HASHES, st.lists(st.tuples(st.integers(0, 29), st.lists(st.integers(0, 63), max_size=9))))
-def test_pairs_are_exactly_those_of_brute_force(radius: int, hashes: list[int], flips: list[tuple[int, list[int]]]) -> None:
+def test_pairs_are_exactly_those_of_brute_force(
+    radius: int, hashes: list[int], flips: list[tuple[int, list[int]]]
+) -> None:
     for index, bits in flips:  # neighbours at every small distance, which chance would never give
         if index < len(hashes):
             hashes.append(hashes[index] ^ sum(1 << bit for bit in set(bits)))
@@ -55,7 +57,9 @@ def test_keepers(hashes: list[tuple[int, int]], radius: int, confirm: int) -> No
         assert apart[1] <= confirm
     for i in stays:
         for j in stays - {i}:
-            near = (hashes[i][0] ^ hashes[j][0]).bit_count() <= radius and (hashes[i][1] ^ hashes[j][1]).bit_count() <= confirm
+            near = (hashes[i][0] ^ hashes[j][0]).bit_count() <= radius and (
+                hashes[i][1] ^ hashes[j][1]
+            ).bit_count() <= confirm
             assert not near
 
 
@@ -91,7 +95,8 @@ def table(*rows: dict[str, object]) -> pd.DataFrame:
 
 def records(rows: pd.DataFrame) -> list[dict[str, object]]:
     """Rows as plain values; pandas has several ways to say None."""
-    return rows.astype(object).where(rows.notna(), None).to_dict("records")
+    plain: list[dict[str, object]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return plain
 
 
 ROWS = st.fixed_dictionaries(

@@ -86,7 +86,9 @@ def test_metadata(mine: Path, kind: str) -> None:
 
 def test_metadata_faults_say_what_to_do(mine: Path) -> None:
     (mine / "metadata.csv").write_text("file_name,words\na.png,x\n")
-    with pytest.raises(StageError, match=r"has no caption column \(text or caption or prompt\).*it has file_name, words"):
+    with pytest.raises(
+        StageError, match=r"has no caption column \(text or caption or prompt\).*it has file_name, words"
+    ):
         items(folder(), mine.parent)
     assert captions(items(folder(caption_column="words"), mine.parent)["a.png"]) == ["x"]
     (mine / "metadata.csv").write_text("name,text\n")
@@ -106,14 +108,19 @@ def test_links_that_leave_are_not_followed(mine: Path) -> None:
     (mine.parent / "secret.png").write_bytes(b"secret")
     (mine / "z.png").symlink_to(mine.parent / "secret.png")
     found = items(folder(), mine.parent)["z.png"]
-    assert isinstance(found, Failure) and found.code == "outside_folder"
+    assert isinstance(found, Failure)
+    assert found.code == "outside_folder"
 
 
 NAMES = st.lists(st.sampled_from([f"{number}.png" for number in range(12)]), unique=True, min_size=1)
 
 
 @settings(max_examples=40, deadline=None)
-@given(names=NAMES, contents=st.lists(st.sampled_from([b"", b"one", b"two", b"three"]), min_size=12), limit=st.none() | st.integers(1, 5))
+@given(
+    names=NAMES,
+    contents=st.lists(st.sampled_from([b"", b"one", b"two", b"three"]), min_size=12),
+    limit=st.none() | st.integers(1, 5),
+)
 def test_asked_for_is_rows_plus_failures(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], contents: list[bytes], limit: int | None
 ) -> None:
@@ -157,7 +164,11 @@ def test_several_sources_and_their_failures(mine: Path, in_folder: Path) -> None
     )
     main(params, mine.parent, in_folder / "raw", in_folder / "metrics.json")
     assert json.loads((in_folder / "raw" / "sources.json").read_text()) == ["second", "mine"]
-    assert json.loads((in_folder / "metrics.json").read_text())["mine"] == {"pictures": 3, "failures": 1, "empty_file": 1}
+    assert json.loads((in_folder / "metrics.json").read_text())["mine"] == {
+        "pictures": 3,
+        "failures": 1,
+        "empty_file": 1,
+    }
     assert pd.read_parquet(in_folder / "raw" / FAILURES)["source"].tolist() == ["second", "mine"]
 
 

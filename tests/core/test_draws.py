@@ -28,7 +28,8 @@ def test_seeds_stay_what_they_are() -> None:
 
 def test_uniform_is_uniform() -> None:
     values = sorted(uniform("x", number) for number in range(4000))
-    assert 0 <= values[0] and values[-1] < 1
+    assert values[0] >= 0
+    assert values[-1] < 1
     assert max(abs(value - (rank + 0.5) / 4000) for rank, value in enumerate(values)) < 0.03  # Kolmogorov-Smirnov
 
 

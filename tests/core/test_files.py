@@ -11,9 +11,14 @@ def test_a_failed_write_leaves_the_old_output(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "old").write_text("old")
-    with pytest.raises(RuntimeError), replacing(out) as folder:
-        (folder / "new").write_text("new")
-        raise RuntimeError
+
+    def fail() -> None:
+        with replacing(out) as folder:
+            (folder / "new").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
 
 

@@ -17,7 +17,23 @@ from stages.core.errors import StageError
 from stages.core.params import Yaml12Loader, load_section, parse_section, read_params
 from stages.train.params import TrainParams
 
-NUMBERS = ["1e-6", "1e-06", "1E5", "1.0e+5", "-3", "+3", "0x1F", "0o17", "017", "010", "1_000", ".5", "5.", "-.inf", ".nan"]
+NUMBERS = [
+    "1e-6",
+    "1e-06",
+    "1E5",
+    "1.0e+5",
+    "-3",
+    "+3",
+    "0x1F",
+    "0o17",
+    "017",
+    "010",
+    "1_000",
+    ".5",
+    "5.",
+    "-.inf",
+    ".nan",
+]
 WORDS = ["yes", "no", "on", "off", "true", "True", "TRUE", "null", "~", "", "1:30", "0.1.2", "e5", "1e", "12e03x", "<"]
 
 

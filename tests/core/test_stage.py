@@ -41,7 +41,9 @@ def test_arguments_are_mains_own(in_folder: Path, monkeypatch: pytest.MonkeyPatc
     assert seen == {"ratio": 0.25, "raw": Path("data/raw")}
 
 
-def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def fails(out: Path) -> None:
         raise StageError(f"{out}", "is full of sand", "sweep it")
 

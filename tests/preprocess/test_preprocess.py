@@ -1,5 +1,6 @@
 """Finished pictures: right size, right place, nothing lost."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,13 @@ def make(folder: Path, sizes: list[tuple[int, int]], kept: list[int]) -> None:
         writer.add(pair.row(), 1)
     writer.close()
     found = [
-        {"key": row.key, "source": "a", "shard": path.relative_to(folder / "raw").as_posix(), "row": place, "captions": ["x"]}
+        {
+            "key": row.key,
+            "source": "a",
+            "shard": path.relative_to(folder / "raw").as_posix(),
+            "row": place,
+            "captions": ["x"],
+        }
         for path in shards_below(folder / "raw")
         for place, row in enumerate(pd.read_parquet(path, columns=["key"]).itertuples())
     ]
@@ -82,10 +89,16 @@ def test_kept_is_rows_plus_too_small(in_folder: Path) -> None:
     make(in_folder, [(64, 64), (8, 8), (32, 48), (40, 40)], kept=[0, 1, 2])
     main(params(flip=True), in_folder / "raw", in_folder / "clean", in_folder / "out", in_folder / "m.json")
     table = pd.concat(pd.read_parquet(path) for path in shards_below(in_folder / "out"))
-    assert sorted(zip((int(key, 16) for key in table["key"]), table["variant"], strict=True)) == [(0, 0), (0, 1), (2, 0), (2, 1)]
-    assert (in_folder / "m.json").read_text().split() == '{ "pictures": 3, "rows": 4, "too_small": 1 }'.split()
+    assert sorted(zip((int(key, 16) for key in table["key"]), table["variant"], strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (2, 0),
+        (2, 1),
+    ]
+    assert json.loads((in_folder / "m.json").read_text()) == {"pictures": 3, "rows": 4, "too_small": 1}
     picture = decode(table["image"].iloc[0]["bytes"], (0, 0, 0), 10_000)
-    assert picture.image is not None and picture.image.size == (32, 32)
+    assert picture.image is not None
+    assert picture.image.size == (32, 32)
 
 
 def test_nothing_large_enough_stops(in_folder: Path) -> None:

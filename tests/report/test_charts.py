@@ -17,7 +17,9 @@ def test_every_point_is_inside_and_higher_is_higher(points: list[tuple[float, fl
     placed = [tuple(map(float, pair)) for pair in re.findall(r"([-\d.]+),([-\d.]+)", chart.lines[0][2])]
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in placed)
     for (_, value), (_, height) in zip(points, placed, strict=True):
-        assert all(height <= other + 0.11 for (_, lower), (_, other) in zip(points, placed, strict=True) if lower <= value)
+        assert all(
+            height <= other + 0.11 for (_, lower), (_, other) in zip(points, placed, strict=True) if lower <= value
+        )
     assert 2 <= len(chart.y_ticks) <= 8
 
 

@@ -79,7 +79,9 @@ def test_the_true_answer_has_no_loss(kind: str) -> None:
     abar = torch.cumprod(1 - betas, 0)[timesteps].float().view(2, 1, 1, 1)
     truth = noise if kind == "epsilon" else abar.sqrt() * noise - (1 - abar).sqrt() * z
     text = torch.zeros(2, 1, 1)
-    assert denoising_losses(Oracle(truth), schedule, z, text, noise, timesteps).tolist() == pytest.approx([0, 0], abs=1e-9)
+    assert denoising_losses(Oracle(truth), schedule, z, text, noise, timesteps).tolist() == pytest.approx(
+        [0, 0], abs=1e-9
+    )
     shifted = denoising_losses(Oracle(truth + 2), schedule, z, text, noise, timesteps)
     assert shifted.tolist() == pytest.approx([4, 4], rel=1e-5)
 

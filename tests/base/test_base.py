@@ -1,0 +1,103 @@
+"""Bases: the same seed the same weights, folders checked, pickles never opened."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.base.params import BaseParams
+from stages.base.random_model import character_tokenizer, random_pipeline
+from stages.base.run import main
+from stages.core.errors import StageError
+from stages.core.files import folder_digest
+from stages.core.models import load_pipeline, load_schedule
+from stages.core.sampling import SCHEDULERS, Drawing, draw, set_scheduler
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imported") / "tiny"
+    random_pipeline("tiny", 0).save_pretrained(folder)
+    return folder
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        random_pipeline("tiny", seed).save_pretrained(tmp_path / str(seed))
+    assert folder_digest(tmp_path / "0") == folder_digest(tiny)
+    assert folder_digest(tmp_path / "1") != folder_digest(tiny)
+
+
+def test_a_folder_is_copied_and_loads(tiny: Path, tmp_path: Path) -> None:
+    main(BaseParams(model="folder:tiny"), tiny.parent, tmp_path / "base")
+    pipeline = load_pipeline(tmp_path / "base")
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert load_schedule(tmp_path / "base").config.num_train_timesteps == 1000
+
+
+def test_half_precision_variants_get_the_plain_name_and_pickles_stay(tiny: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "imported" / "half"
+    shutil.copytree(tiny, copied)
+    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    (copied / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    shutil.copyfile(weights, copied / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    main(BaseParams(model="folder:half"), copied.parent, tmp_path / "both")
+    weights.unlink()
+    main(BaseParams(model="folder:half"), copied.parent, tmp_path / "one")
+    assert folder_digest(tmp_path / "both") == folder_digest(tmp_path / "one")
+    (copied / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(StageError, match="unet: has no safetensors weights; convert them: pickles are not opened"):
+        main(BaseParams(model="folder:half"), copied.parent, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
+        (
+            lambda folder: (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"})),
+            "is a FluxPipeline; use a StableDiffusionPipeline",
+        ),
+        (lambda folder: (folder / "vae").rename(folder / "gone"), "has no part vae"),
+    ],
+)
+def test_other_folders_are_refused(tiny: Path, tmp_path: Path, harm: object, said: str) -> None:
+    shutil.copytree(tiny, tmp_path / "imported" / "odd")
+    harm(tmp_path / "imported" / "odd")  # type: ignore[operator]  # a lambda
+    with pytest.raises(StageError, match=said):
+        main(BaseParams(model="folder:odd"), tmp_path / "imported", tmp_path / "base")
+
+
+def test_missing_folders_and_odd_names(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"base\.model: the folder .*nothing is missing"):
+        main(BaseParams(model="folder:nothing"), tmp_path, tmp_path / "base")
+    for name in ("folder:../x", "random:huge", "hub:a/b", "hub:a/b@main", "runwayml/x"):
+        with pytest.raises(ValueError, match="it has to be random:tiny"):
+            BaseParams(model=name)
+
+
+def test_without_a_network_the_hub_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=rf"owner/name at {'0' * 40} can't be fetched .*; check the name"):
+        main(BaseParams(model=f"hub:owner/name@{'0' * 40}"), tmp_path, tmp_path / "base")
+
+
+def test_the_tokenizer_tells_every_text_apart() -> None:
+    tokenizer = character_tokenizer()
+    for text in ("red apple", "café ñ 北京", "a  b"):
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == " ".join(text.split())
+    assert tokenizer("x" * 200, padding="max_length", truncation=True, return_tensors="pt").input_ids.shape == (1, 77)
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_a_picture_is_the_same_whatever_is_drawn_beside_it(tiny: Path, scheduler: str) -> None:
+    pipeline = load_pipeline(tiny)
+    set_scheduler(pipeline, scheduler)
+    drawings = [Drawing(prompt, seed) for prompt in ("a cat", "a dog") for seed in (0, 1)]
+    alone, together = (draw(pipeline, drawings, 4, 5.0, "", 32, size) for size in (1, 3))
+    for one, other in zip(alone, together, strict=True):
+        difference = torch.tensor(list(one.tobytes())).int() - torch.tensor(list(other.tobytes())).int()
+        assert difference.abs().max() <= 2
+    assert len({picture.tobytes() for picture in alone}) == 4
