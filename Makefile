@@ -1,4 +1,4 @@
-# make repro · make test · make check · make bench · make schema · make lock
+# make repro · make test · make check · make schema · make lock
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test check schema lock

@@ -10,7 +10,7 @@ import pytest
 import stages  # noqa: F401 - first of all: it keeps every library offline
 from tests.pictures import drawing, encoded
 
-# The miniature's sums are too small to share: threads that wait for each other are slower, most of all on a busy machine.
+# The miniature's sums are too small to share: threads that wait for each other are slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]

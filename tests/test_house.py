@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,14 @@ def test_versions_test_fails_when_broken(graph: grimp.ImportGraph) -> None:
 def test_versions_are_those_of_the_lock_and_installed() -> None:
     text, lock = (ROOT / "versions.yaml").read_text(), (ROOT / "requirements.lock").read_text()
     assert updated(text, locked_versions(lock)) == text, "run `make lock`"
+    for name, wanted in yaml.safe_load(text).items():
+        assert version(name).split("+")[0] == wanted, f"{name}: run `make test`, which installs the lock file"
 
 
 def test_paths_in_commands_are_declared() -> None:
-    for _, stage in stages_of(ROOT):
-        assert not path_faults(stage.cmd, *split_paths(stage)), stage.addressing
+    for folder, stage in stages_of(ROOT):
+        cleared = {"models/merged", "data/samples"} if folder == "check" else set[str]()
+        assert not path_faults(stage.cmd, split_paths(stage)[0] | cleared, split_paths(stage)[1]), stage.addressing
 
 
 def test_paths_test_fails_when_broken() -> None:

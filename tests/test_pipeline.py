@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from dvc.repo import Repo
 from PIL import Image
 
-from stages.core.files import folder_digest
+from stages.core.files import file_digest, folder_digest
 from tests.conftest import commit, make_project, run, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,8 @@ def clean_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     yield project
     run(project, "git", "checkout", "-q", "-f", "main", "--", ".")
     run(project, "dvc", "checkout", "-q", "--force")
+    for leftover in ("models/again", "reports/again", "plots"):
+        shutil.rmtree(project / leftover, ignore_errors=True)
 
 
 def edit(project: Path, section: str, **values: object) -> None:
@@ -129,7 +132,13 @@ def test_two_clones_agree_on_every_byte(project: Path, tmp_path: Path) -> None:
 
 
 def outputs(project: Path) -> dict[str, str]:
-    return {name: folder_digest(project / name) for name in ("data", "models", "reports")}
+    """A digest of each output of every stage, but for the mark that `check` leaves."""
+    listed = [path for name in ("data", "models", "reports") for path in (project / name).iterdir()]
+    return {
+        path.name: folder_digest(path) if path.is_dir() else file_digest(path)
+        for path in listed
+        if path.name != "checked.json"
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,7 @@ def test_bad_params_are_one_line_and_touch_nothing(clean_project: Path, find: st
     assert outputs(clean_project) == before
     module = "train" if "train." in said else "check"
     options = ["--sources", "data/sources", "--imported", "models/imported", "--out", "data/x.json"]
+    options += ["--merged", "models/merged", "--samples", "data/samples"]
     if module == "train":
         options = ["--latents", "data/latents", "--base", "models/base", "--out", "models/x", "--live", "reports/x"]
     stage = run(clean_project, sys.executable, "-m", f"stages.{module}.run", *options, check=False)
@@ -219,7 +229,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(
 
 def test_a_killed_temporary_experiment_goes_on(clean_project: Path) -> None:
     """DVC deletes its workspace with all that is in it: the state must lie elsewhere."""
-    change = ["-S", "train.steps=40", "-S", "train.seed=3"]
+    change = ["-S", "train.steps=40", "-S", "+train.seed=3"]
     process = start_training(clean_project, "dvc", "exp", "run", "--temp", "--name", "killed", *change)
     wait_for_step(clean_project, 7, process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -264,8 +274,19 @@ def test_experiments_are_compared(clean_project: Path) -> None:
     assert "previews" in html
 
 
+def test_a_recipe_that_is_taken_out_leaves_nothing_behind(clean_project: Path) -> None:
+    run(clean_project, "dvc", "exp", "run", "-S", "+merge.soft.ratio=0.1")
+    assert (clean_project / "models" / "merged" / "soft").is_dir()
+    run(clean_project, "git", "checkout", "-q", "-f", "main", "--", "params.yaml", "dvc.lock")
+    run(clean_project, "dvc", "repro")
+    assert [path.name for path in (clean_project / "models" / "merged").iterdir()] == ["half"]
+    lock = (clean_project / "dvc.lock").read_text()
+    run(clean_project, "git", "checkout", "-q", "-f", "main", "--", "dvc.lock")
+    assert yaml.safe_load(lock) == yaml.safe_load((clean_project / "dvc.lock").read_text())
+
+
 def test_the_queue(clean_project: Path) -> None:
-    run(clean_project, "dvc", "exp", "run", "--queue", "--name", "queued", "-S", "report.title=Queued")
+    run(clean_project, "dvc", "exp", "run", "--queue", "--name", "queued", "-S", "+report.title=Queued")
     assert "queued" in run(clean_project, "dvc", "queue", "status").stdout
     run(clean_project, "dvc", "exp", "run", "--run-all")
     assert "queued" in run(clean_project, "dvc", "exp", "list", "--name-only").stdout

@@ -8,7 +8,9 @@ from pydantic import Field, field_validator
 from stages.core.errors import StageError
 from stages.core.params import Section
 
-MODEL = re.compile(r"random:(?P<size>tiny|mini)|folder:(?P<folder>[\w.-]+)|hub:(?P<hub>[\w.-]+/[\w.-]+@[0-9a-f]{40})")
+MODEL = re.compile(
+    r"random:(?P<size>tiny|mini)|folder:(?P<folder>[\w-][\w.-]*)|hub:(?P<hub>[\w.-]+/[\w.-]+@[0-9a-f]{40})"
+)
 
 
 class BaseParams(Section):

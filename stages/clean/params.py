@@ -8,9 +8,9 @@ from stages.core.params import Section
 
 
 class Captions(Section):
-    min_words: int = Field(1, ge=0, description="words; 0 lets an empty caption pass")
+    min_words: int = Field(1, ge=1, description="words")
     max_words: int = Field(60, ge=1, description="words; CLIP reads 77 tokens")
-    min_characters: int = Field(2, ge=0, description="characters, after repair")
+    min_characters: int = Field(2, ge=1, description="characters, after repair")
     max_characters: int = Field(400, ge=1, description="characters, after repair")
 
     def said(self) -> str:

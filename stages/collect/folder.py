@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,64 +14,92 @@ from stages.core.errors import StageError
 from stages.core.pairs import Failure, Pair
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+SIDECARS = (".txt", ".caption")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "caption", "prompt")
 
 
 def read_folder(source: Folder, sources: Path) -> Iterator[Pair | Failure]:
-    """Every picture below the folder, in order of relative paths; rows that name none are failures.
+    """Every file below the folder, in order of relative paths; then the metadata rows that name no picture.
 
-    Raises StageError if the folder is missing, leaves `sources`, has no pictures or two metadata files.
+    A file that is no picture, caption or metadata is a failure `unknown_kind`: a
+    picture in a format that nothing here reads must not vanish. Hidden files
+    and DVC's own are left alone.
+
+    Raises StageError if the folder is missing, leaves `sources`, has no pictures
+    or two metadata files side by side.
     """
     root = source.root(sources)
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    if not files:
-        raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
-    found = sorted(path for path in root.rglob("metadata.*") if path.name in METADATA)
-    if source.captions == "metadata" and not found:
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path.relative_to(root)))
+    tables = [path for path in files if path.name in METADATA]
+    if source.captions == "metadata" and not tables:
         raise StageError(str(root), "has no metadata file", f"add {', '.join(METADATA[:-1])} or {METADATA[-1]}")
-    if found and source.captions != "sidecar":
-        yield from _read_with_metadata(source, root, files, found)
-    else:
-        for path in files:
-            yield _read(source, root, path, _sidecar_captions(path), {})
+    if len({path.parent for path in tables}) < len(tables):
+        raise StageError(str(root), "has two metadata files in one folder", "leave one of them")
+    if not any(path.suffix.lower() in PICTURES for path in files):
+        raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
+    use_tables = bool(tables) and source.captions != "sidecar"
+    rows, missing = _rows_by_picture(source, root, tables, set(map(_plain, files))) if use_tables else ({}, [])
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        if path.suffix.lower() in PICTURES:
+            if not use_tables:
+                yield _read(source, root, path, _sidecar_captions(root, path), {})
+            elif row := rows.get(_plain(path)):
+                yield _read(source, root, path, row["captions"], row["extra"])
+            else:
+                yield Failure(source.name, name, "no_caption_row", "no metadata row names it")
+        elif path not in tables and path.suffix.lower() not in (*SIDECARS, ".dvc"):
+            yield Failure(source.name, name, "unknown_kind", "no picture that is known here")
+    yield from sorted(missing, key=lambda failure: failure.path)
 
 
-def _read_with_metadata(source: Folder, root: Path, files: list[Path], found: list[Path]) -> Iterator[Pair | Failure]:
-    """Rows by picture, then what one side lacks on the other."""
-    rows: dict[Path, dict[str, Any]] = {}
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _plain(path: Path) -> str:
+    """One name for a file, however it is written; links are not followed."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps `..`, Path.resolve follows links
+
+
+def _inside(root: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _rows_by_picture(
+    source: Folder, root: Path, tables: list[Path], known: set[str]
+) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
+    """captions and extra columns by picture, and the rows that name none."""
+    rows: dict[str, dict[str, Any]] = {}
     missing: list[Failure] = []
-    known = set(files)
-    for table_path in found:
-        table = _read_table(table_path)
+    for table_path in tables:
+        table = _read_table(root, table_path)
         if "file_name" not in table.columns:
             raise StageError(str(table_path), "has no column file_name", "name each row's picture in it")
         column = _caption_column(source, table_path, list(table.columns))
         for row in table.to_dict("records"):
-            path = table_path.parent / str(row.pop("file_name"))
-            if not path.resolve().is_relative_to(root.resolve()):
-                missing.append(Failure(source.name, str(path), "outside_folder"))
-            elif path not in known:
-                missing.append(Failure(source.name, path.relative_to(root).as_posix(), "missing_file"))
+            name = str(row.pop("file_name"))
+            path = table_path.parent / name
+            caption = row.pop(column)
+            if not _inside(root, path):
+                missing.append(Failure(source.name, name, "outside_folder"))
+            elif _plain(path) not in known:
+                missing.append(Failure(source.name, name, "missing_file"))
             else:
-                kept = rows.setdefault(path, {"captions": []})
-                caption = row.pop(column)
-                kept["captions"] += [str(caption)] if isinstance(caption, str) and caption.strip() else []
-                kept.setdefault("extra", {str(key): value for key, value in row.items()})
-    for path in files:
-        if path in rows:
-            yield _read(source, root, path, rows[path]["captions"], rows[path]["extra"])
-        else:
-            yield Failure(source.name, path.relative_to(root).as_posix(), "no_caption_row", "no metadata row names it")
-    yield from sorted(missing, key=lambda failure: failure.path)
+                kept = rows.setdefault(_plain(path), {"captions": [], "extra": row})
+                kept["captions"] += [caption] if isinstance(caption, str) and caption.strip() else []
+    return rows, missing
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(root: Path, path: Path) -> pd.DataFrame:
+    if not _inside(root, path):
+        raise StageError(str(path), "is a link that leaves the folder", "copy the file")
     try:
         if path.suffix == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
         if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
             return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
@@ -87,11 +116,11 @@ def _caption_column(source: Folder, table: Path, columns: list[str]) -> str:
     )
 
 
-def _sidecar_captions(path: Path) -> list[str]:
+def _sidecar_captions(root: Path, path: Path) -> list[str]:
     """The non-empty lines of photo.txt or photo.caption, each one caption; none if there is no such file."""
-    for suffix in (".txt", ".caption"):
+    for suffix in SIDECARS:
         sidecar = path.with_suffix(suffix)
-        if sidecar.is_file():
+        if sidecar.is_file() and _inside(root, sidecar):
             text = sidecar.read_bytes().decode("utf-8-sig", errors="replace")
             return [line.strip() for line in text.splitlines() if line.strip()]
     return []
@@ -99,7 +128,7 @@ def _sidecar_captions(path: Path) -> list[str]:
 
 def _read(source: Folder, root: Path, path: Path, captions: list[str], extra: dict[str, Any]) -> Pair | Failure:
     name = path.relative_to(root).as_posix()
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not _inside(root, path):
         return Failure(source.name, name, "outside_folder", "a link that leaves the folder")
     try:
         data = path.read_bytes()

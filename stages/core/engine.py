@@ -13,13 +13,20 @@ import joblib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stages.core.errors import StageError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def worker_count() -> int:
     """Processes to use: DARKROOM_WORKERS, or as many as there are cores to run on."""
-    return max(1, int(os.environ.get("DARKROOM_WORKERS", "0")) or len(os.sched_getaffinity(0)))
+    wanted = os.environ.get("DARKROOM_WORKERS", "")
+    if not wanted:
+        return int(joblib.cpu_count())
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise StageError("DARKROOM_WORKERS", f"is {wanted!r}", "set it to a whole number from 1")
+    return int(wanted)
 
 
 def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> Iterator[R]:

@@ -72,7 +72,7 @@ class Latents:
         return self._files[name]
 
     def read(self, rows: Sequence[int]) -> Batch:
-        """The posteriors of some rows. Raises StageError if they are not finite."""
+        """The posteriors of some rows, in the order asked for. Raises StageError if a shard can't be read."""
         parts = [self._read_one(row) for row in rows]
         return Batch(
             torch.stack([mean for mean, _ in parts]),

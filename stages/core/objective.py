@@ -74,6 +74,6 @@ def validation_curve(
                 noise.to(device),
                 torch.full((len(batch.keys),), timestep, device=device),
             )
-            total += float(losses.double().sum())
+            total += float(losses.cpu().double().sum())
         curve.append(total / len(rows))
     return curve

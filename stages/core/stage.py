@@ -1,6 +1,7 @@
 """Start a stage: arguments, params, errors and the end of its parent, in one place."""
 
 import argparse
+import contextlib
 import errno
 import inspect
 import os
@@ -85,16 +86,9 @@ def _follow_dvc() -> None:
             break
 
     def watch() -> None:
-        while all(parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE for parent in parents):
-            time.sleep(1)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while all(parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE for parent in parents):
+                time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(30)  # a stage in one long library call can't unwind: leave it no choice
-        os._exit(143)
 
-    def guarded() -> None:
-        try:
-            watch()
-        except psutil.NoSuchProcess:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=guarded, name="follow-dvc", daemon=True).start()
+    threading.Thread(target=watch, name="follow-dvc", daemon=True).start()

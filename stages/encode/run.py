@@ -52,13 +52,15 @@ def encode_pictures(params: EncodeParams, processed: Path, base: Path, out: Path
             rows = list(read_rows([shard], ["key", "variant", "image", "captions", "split", "width", "height"]))
             pictures = [row.pop("image")["bytes"] for row in rows]
             mean, std = encode_shard(params, vae, pictures, [row["key"] for row in rows])
-            psnr = psnr or round_trip_psnr(vae, pictures[: params.batch_size])
+            psnr = psnr or round_trip_psnr(vae, pictures[:16])
             name = f"pictures/{number:05d}.safetensors"
             save_file({"mean": mean.to(dtype), "std": std.to(dtype)}, out / name)
             digest = file_digest(out / name)
             index += [{**row, "shard": name, "row": place, "shard_sha256": digest} for place, row in enumerate(rows)]
     if psnr is None:
         raise StageError(str(processed), "holds no pictures", "run preprocess again")
+    if not any(row["split"] == "validation" for row in index):
+        raise StageError("encode", "no picture is held out to compare models on", "raise clean.validation_share")
     return index, psnr
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.latents import Latents
 from stages.core.models import best_device, load_schedule, load_unet, load_vae
@@ -37,8 +36,6 @@ def main(
 ) -> None:
     """One row a model: how well it denoises held-out pictures, how its own resemble them."""
     held_out = Latents(latents, "validation")
-    if not len(held_out):
-        raise StageError("evaluate", "no picture is held out", "raise clean.validation_share")
     rows = read_rows(shards_below(processed), ["image", "split", "variant"])
     real = np.array(
         [

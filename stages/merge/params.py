@@ -16,8 +16,8 @@ class Recipe(Section):
     ratio: float = Field(0.5, ge=0, le=1, description="share of the second model: 0 gives A, 1 gives B")
 
 
-class MergeParams(RootModel[dict[Name, Recipe]]):
-    """Recipes by name; the name is the folder below models/merged. `base` and `trained` are taken."""
+class MergeParams(RootModel[Annotated[dict[Name, Recipe], Field(min_length=1)]]):
+    """Recipes by name, one at least; the name is the folder below models/merged. `base` and `trained` are taken."""
 
     @field_validator("root")
     @classmethod

@@ -45,12 +45,13 @@ def main(params: PreprocessParams, raw: Path, clean: Path, out: Path, metrics: P
                 f"none of {len(manifest)} pictures is large enough for {params.resolution} px",
                 "lower preprocess.resolution or raise preprocess.max_upscale",
             )
-    write_json(metrics, {"pictures": len(manifest), "rows": counts["rows"], "too_small": counts["too_small"]})
+    names = ("rows", "too_small", "train", "validation")
+    write_json(metrics, {"pictures": len(manifest), **{name: counts[name] for name in names}})
     print(f"{len(manifest)} pictures: {counts['rows']} rows with variants, {counts['too_small']} too small")
 
 
 def preprocess_shard(params: PreprocessParams, raw: Path, out: Path, task: tuple[str, pd.DataFrame]) -> Counter[str]:
-    """Finish one shard's kept pictures; give back how many rows, and how many were too small."""
+    """Finish one shard's kept pictures; give back how many rows, how many pictures too small and in each split."""
     name, wanted = task
     red, green, blue = params.background
     images = pq.read_table(raw / name, columns=["image"]).take(wanted["row"].to_list())
@@ -85,7 +86,8 @@ def preprocess_shard(params: PreprocessParams, raw: Path, out: Path, task: tuple
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(pa.Table.from_pylist(rows, schema=PROCESSED), path)
-    return Counter(rows=len(rows), too_small=too_small)
+    splits = Counter(row["split"] for row in rows if row["variant"] == 0)
+    return Counter(rows=len(rows), too_small=too_small) + splits
 
 
 def _png(image: Image.Image) -> bytes:

@@ -21,16 +21,16 @@ from stages.report.charts import Chart, Line, line_chart
 from stages.report.params import ReportParams
 from stages.report.pictures import data_url, places_of, raw_pictures
 
-RULES = {
-    "decode": "can't be decoded",
-    "min_side": "too small",
-    "max_aspect": "too long and narrow",
-    "min_entropy": "nearly one colour",
-    "min_sharpness": "blurred",
-    "max_transparent": "nearly all transparent",
-    "no_caption": "no caption",
-    "bad_caption": "caption too short or too long",
-    "duplicate": "looks like another picture",
+RULES = {  # rule -> what it means, the knob behind it
+    "decode": ("can't be decoded", ""),
+    "min_side": ("too small", "clean.min_side"),
+    "max_aspect": ("too long and narrow", "clean.max_aspect"),
+    "min_entropy": ("nearly one colour", "clean.min_entropy"),
+    "min_sharpness": ("blurred", "clean.min_sharpness"),
+    "max_transparent": ("nearly all transparent", "clean.max_transparent"),
+    "no_caption": ("no caption", "clean.captions"),
+    "bad_caption": ("caption too short or too long", "clean.captions"),
+    "duplicate": ("looks like another picture", "clean.duplicates"),
 }
 FIGURES = {
     "validation_loss": "validation loss: mean squared error on held-out pictures, lower is better",
@@ -62,7 +62,7 @@ def main(
     )
     page = environment.get_template("page.html.jinja").render(
         title=params.title,
-        funnel=funnel(read_json(collected), read_json(cleaned), read_json(finished), kept),
+        funnel=funnel(read_json(collected), read_json(cleaned), read_json(finished)),
         models=list(figures),
         figures=figure_rows(figures),
         vae_psnr=read_json(encoded)["vae_psnr"],
@@ -82,18 +82,16 @@ def main(
     print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
 
 
-def funnel(
-    collected: dict[str, Any], cleaned: dict[str, Any], finished: dict[str, Any], kept: pd.DataFrame
-) -> list[tuple[str, int, str]]:
+def funnel(collected: dict[str, Any], cleaned: dict[str, Any], finished: dict[str, int]) -> list[tuple[str, int, str]]:
     """(name, pictures, what happened to the others) from asked for to trained on."""
     found = sum(source["pictures"] for source in collected.values())
     failed = sum(source["failures"] for source in collected.values())
-    held_out = int((kept["split"] == "validation").sum())
+    small = f", {finished['too_small']:,} too small" if finished["too_small"] else ""
     return [
         ("asked for", found + failed, ""),
-        ("collected", found, f"{failed} could not be used"),
-        ("kept", cleaned["kept"], f"{cleaned['rejected']} rejected"),
-        ("trained on", len(kept) - held_out - finished["too_small"], f"{held_out} held out"),
+        ("collected", found, f"{failed:,} could not be used"),
+        ("kept", cleaned["kept"], f"{cleaned['rejected']:,} rejected"),
+        ("trained on", finished["train"], f"{finished['validation']:,} held out{small}"),
     ]
 
 
@@ -171,7 +169,8 @@ def rejected_examples(params: ReportParams, raw: Path, clean: Path) -> list[dict
     return [
         {
             "rule": rule,
-            "means": RULES[rule],
+            "means": RULES[rule][0],
+            "knob": RULES[rule][1],
             "count": count,
             "bound": chosen[0]["bound"] if chosen else "",
             "examples": [

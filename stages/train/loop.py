@@ -61,8 +61,10 @@ def run_loop(
     state.average = {name: weight.to(accelerator.device) for name, weight in state.average.items()}
     weights = dict(unet.named_parameters())
 
+    if accelerator.scaler is not None and state.scaler:
+        accelerator.scaler.load_state_dict(state.scaler)
     if not state.step:
-        look(params, data, unet, schedule, record, state.average)
+        look(params, data, unet, schedule, record)
     with progress() as bar, hold_signals() as stop:
         task = bar.add_task("train", total=params.steps, completed=state.step)
         for step in range(state.step, params.steps):
@@ -82,13 +84,13 @@ def run_loop(
             average_weights(params, state.average, weights, step)
             state.step = step + 1
             record.loss(loss)
-            if state.step % params.validate_every == 0 or state.step == params.steps:
-                look(params, data, unet, schedule, record, state.average)
+            look(params, data, unet, schedule, record)
             if state.step % params.checkpoint_every == 0 or stop:
                 state.weights, state.optimizer = unet.state_dict(), optimizer.state_dict()
+                state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
                 record.save()
             if stop and state.step < params.steps:
-                raise KeyboardInterrupt
+                raise SystemExit(128 + stop[0])
             bar.advance(task)
     return state.average if params.ema_decay else {name: weight.detach() for name, weight in weights.items()}
 
@@ -177,17 +179,14 @@ def average_weights(
         average[name].lerp_(weight, 1 - decay)
 
 
-def look(
-    params: TrainParams,
-    data: Data,
-    unet: UNet2DConditionModel,
-    schedule: DDPMScheduler,
-    record: Record,
-    average: dict[str, torch.Tensor],
-) -> None:
-    """Validate and draw previews with the weights that would be kept, and log both."""
-    with swapped(unet, average if params.ema_decay else {}):
-        if len(data.validation):
+def look(params: TrainParams, data: Data, unet: UNet2DConditionModel, schedule: DDPMScheduler, record: Record) -> None:
+    """Where it is time, validate and draw previews with the weights that would be kept, and log both.
+
+    Both are due at the start, at the end and every so many steps.
+    """
+    step, ends = record.state.step, (0, params.steps)
+    with swapped(unet, record.state.average if params.ema_decay else {}):
+        if len(data.validation) and (step in ends or step % params.validate_every == 0):
             curve = validation_curve(
                 unet,
                 schedule,
@@ -198,11 +197,7 @@ def look(
                 params.seed,
             )
             record.validation(curve)
-        if (
-            params.preview_prompts
-            and params.preview_every
-            and (record.state.step % params.preview_every == 0 or record.state.step == params.steps)
-        ):
+        if params.preview_prompts and params.preview_every and (step in ends or step % params.preview_every == 0):
             record.preview(unet)
 
 

@@ -22,6 +22,7 @@ class Record:
 
     def __init__(self, live: Live, folder: Path, state: State, every: int, draw: Draw) -> None:
         self.live, self.folder, self.state, self.every, self.draw = live, folder, state, every, draw
+        shutil.rmtree(Path(live.dir) / "previews", ignore_errors=True)
         (folder / "previews").mkdir(exist_ok=True)
         for step, name, value in state.curve:
             self._log(step, name, value)

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class State:
     """Where a training is after `step` optimiser steps.
 
     curve: (step, name, value) of all that was logged. losses: of the steps since the
-    last logged mean. optimizer: AdamW's own state.
+    last logged mean. optimizer: AdamW's own state. scaler: of fp16's gradients.
     """
 
     step: int = 0
@@ -31,12 +32,14 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     curve: list[tuple[int, str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def fingerprint(params: Section, *inputs: str) -> str:
-    """What a training is made of: params, inputs' digests, code and the library that does the sums."""
-    code = folder_digest(Path(__file__).parents[1], "*.py")
-    parts = [params.model_dump_json(), *inputs, code, torch.__version__]
+    """What a training is made of: params, inputs' digests, code and the libraries that do the sums."""
+    code = [folder_digest(folder, "*.py") for folder in (Path(__file__).parent, Path(__file__).parents[1] / "core")]
+    libraries = [f"{name} {version(name)}" for name in ("torch", "diffusers", "accelerate")]
+    parts = [params.model_dump_json(), *inputs, *code, *libraries]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -58,9 +61,13 @@ def state_folder(name: str) -> Iterator[Path]:
 def save_state(folder: Path, state: State) -> None:
     """Replace the saved state; a crash at any moment leaves the old one or the new one."""
     temporary = folder / "state.partial"
-    torch.save(vars(state), temporary)
-    sync(temporary)
-    temporary.replace(folder / "state.pt")
+    try:
+        with temporary.open("wb") as file:  # a file of Python's own: a full disk is an OSError that says so
+            torch.save(vars(state), file)
+        sync(temporary)
+        temporary.replace(folder / "state.pt")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_state(folder: Path) -> State | None:

@@ -96,6 +96,41 @@ def test_metadata_faults_say_what_to_do(mine: Path) -> None:
         items(folder(), mine.parent)
 
 
+def test_however_a_row_writes_the_name(mine: Path) -> None:
+    names = ["./a.png", "sub/../b.PNG", str(mine / "sub" / "c.png")]
+    pd.DataFrame({"file_name": names, "text": ["A", "B", "C"]}).to_csv(mine / "metadata.csv", index=False)
+    found = items(folder(), mine.parent)
+    assert [captions(found[name]) for name in ("a.png", "b.PNG", "sub/c.png")] == [["A"], ["B"], ["C"]]
+
+
+def test_jsonl_lines_may_hold_unicode_line_separators(mine: Path) -> None:
+    (mine / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "one\u2028line"}\n', encoding="utf-8")
+    assert captions(items(folder(), mine.parent)["a.png"]) == ["one\u2028line"]
+
+
+def test_files_of_unknown_kind_do_not_vanish(mine: Path) -> None:
+    for name in ("b.heic", "sub/clip.mp4", ".DS_Store", "a.txt"):
+        (mine / name).write_bytes(b"x")
+    failed = {path: item.code for path, item in items(folder(), mine.parent).items() if isinstance(item, Failure)}
+    assert failed == {"b.heic": "unknown_kind", "sub/clip.mp4": "unknown_kind"}
+
+
+def test_two_metadata_files_side_by_side_are_refused(mine: Path) -> None:
+    for name in ("metadata.csv", "metadata.jsonl"):
+        (mine / name).write_text("")
+    with pytest.raises(StageError, match="has two metadata files in one folder"):
+        items(folder(), mine.parent)
+
+
+def test_captions_behind_links_that_leave_are_not_read(mine: Path) -> None:
+    (mine.parent / "secret.txt").write_text("secret")
+    (mine / "a.txt").symlink_to(mine.parent / "secret.txt")
+    assert captions(items(folder(), mine.parent)["a.png"]) == []
+    (mine / "metadata.csv").symlink_to(mine.parent / "secret.txt")
+    with pytest.raises(StageError, match="is a link that leaves the folder"):
+        items(folder(), mine.parent)
+
+
 def test_missing_and_escaping_folders(tmp_path: Path) -> None:
     (tmp_path / "sources").mkdir()
     with pytest.raises(StageError, match=r"collect\.sources, mine: the folder .* is missing; put your pictures there"):

@@ -94,10 +94,15 @@ def test_the_limit_on_pixels_is_kept_before_decoding() -> None:
     assert decode(encoded(IMAGE), WHITE, IMAGE.width * IMAGE.height - 1).code == "bomb"
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]), st.data())
-def test_no_bytes_can_raise(kind: str, data: st.DataObject) -> None:
-    original = bytearray(encoded(drawing(7, (24, 24)), kind))
+def test_formats_that_start_programs_stay_shut() -> None:
+    assert opened(encoded(IMAGE, "EPS")).code == "unreadable"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]), st.booleans(), st.data())
+def test_no_bytes_can_raise(kind: str, several: bool, data: st.DataObject) -> None:
+    frames = {"save_all": True, "append_images": [drawing(8, (24, 24))]} if several and kind in ("GIF", "TIFF") else {}
+    original = bytearray(encoded(drawing(7, (24, 24)), kind, **frames))
     for _ in range(data.draw(st.integers(1, 6))):
         original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
     broken = bytes(original[: data.draw(st.integers(0, len(original)))])

@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from stages.core.errors import StageError
-from stages.core.files import write_json
 from stages.core.stage import run_stage
 from stages.merge.params import MergeParams
 from tests.conftest import ROOT
@@ -49,9 +48,6 @@ def test_errors_are_one_line(
 
     def missing(out: Path) -> None:
         out.read_bytes()
-
-    def full(out: Path) -> None:
-        write_json(Path("/dev/full"), out.name)
 
     assert start(monkeypatch, fails, "--out", "box") == 1
     assert capfd.readouterr().err == "error: box: is full of sand; sweep it\n"

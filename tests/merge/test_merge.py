@@ -73,6 +73,11 @@ def test_refusals(tmp_path: Path, other: dict[str, torch.Tensor], kind: str, sai
     assert not (tmp_path / "out").exists()
 
 
+def test_one_recipe_at_least() -> None:
+    with pytest.raises(ValueError, match="at least 1 item"):
+        MergeParams.model_validate({})
+
+
 def test_taken_names_are_refused() -> None:
     with pytest.raises(ValueError, match="has a recipe named base"):
         MergeParams.model_validate({"base": {}})
