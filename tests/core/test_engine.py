@@ -30,7 +30,7 @@ def refuse(number: int) -> int:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stage_error_travels_whole(monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
     monkeypatch.setenv("DARKROOM_WORKERS", workers)
-    with pytest.raises(StageError, match="^here: 3 is odd; even it out$"):
+    with pytest.raises(StageError, match=r"^here: 3 is odd; even it out$"):
         list(map_shards(refuse, [3, 3], "test"))
 
 

@@ -95,7 +95,8 @@ def test_kept_is_rows_plus_too_small(in_folder: Path) -> None:
         (2, 0),
         (2, 1),
     ]
-    assert json.loads((in_folder / "m.json").read_text()) == {"pictures": 3, "rows": 4, "too_small": 1}
+    counts = json.loads((in_folder / "m.json").read_text())
+    assert counts == {"pictures": 3, "rows": 4, "too_small": 1, "train": 2, "validation": 0}
     picture = decode(table["image"].iloc[0]["bytes"], (0, 0, 0), 10_000)
     assert picture.image is not None
     assert picture.image.size == (32, 32)
