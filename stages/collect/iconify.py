@@ -20,14 +20,17 @@ from stages.core.engine import map_shards
 from stages.core.errors import StageError
 from stages.core.pairs import Failure, Pair
 
-SKIN_TONE = re.compile(r"-(medium-light|medium-dark|light|medium|dark)(-skin-tone)?(?=-|$)")
+# Sets name them `-medium-dark-skin-tone`, `-medium-dark` at the end, or `-tone4`; traffic and car lights are none.
+SKIN_TONE = re.compile(
+    r"(?<!traffic)(?<!car)-(?:(?:medium-light|medium-dark|light|medium|dark)(?:-skin-tone(?=-|$)|$)|tone[1-5](?=-|$))"
+)
 TURNS = ("hFlip", "vFlip", "rotate")
 
 
 def read_iconify(source: Iconify, sources: Path) -> Iterator[Pair | Failure]:
     """Every picture of the set in order of names; a plain alias is one more caption of its parent.
 
-    Hidden icons (withdrawn by their set) and aliases without a parent are failures.
+    Hidden icons (withdrawn by their set), aliases without a parent and unwanted skin tones are failures.
     Raises StageError if the folder is no icon set.
     """
     root = source.root(sources)
@@ -50,11 +53,19 @@ def read_iconify(source: Iconify, sources: Path) -> Iterator[Pair | Failure]:
         (name, captions, svg_of(icon_set, icons[name], {})) for name, captions in names.items()
     ]
     tasks += [(name, [name], svg_of(icon_set, icons[aliases[name]["parent"]], aliases[name])) for name in turned]
+    if not source.skin_tones:
+        lost += [Failure(source.name, name, "skin_tone") for _, names, _ in tasks for name in names if _has_tone(name)]
+        tasks = [(name, [each for each in names if not _has_tone(each)], svg) for name, names, svg in tasks]
+        tasks = [task for task in tasks if task[1]]
     tasks.sort()
     chunks = [tasks[start : start + 256] for start in range(0, len(tasks), 256)]
     for results in map_shards(partial(_draw, source, about), chunks, source.name):
         yield from results
     yield from sorted(lost, key=lambda failure: failure.path)
+
+
+def _has_tone(name: str) -> bool:
+    return SKIN_TONE.search(name) is not None
 
 
 def svg_of(icon_set: dict[str, Any], icon: dict[str, Any], alias: dict[str, Any]) -> str:

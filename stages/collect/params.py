@@ -50,6 +50,7 @@ class Iconify(Section):
     captions: list[str] = Field(
         default=["{name}"], min_length=1, description="each picture's captions; {name} is the icon's, such as red apple"
     )
+    skin_tones: bool = Field(True, description="false leaves out the variants by skin tone, five a motif")
     side: int = Field(128, ge=16, le=1024, description="px, side of the rasterised square")
     limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
 
