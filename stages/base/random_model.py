@@ -146,7 +146,7 @@ def _scale_latents(vae: AutoencoderKL) -> None:
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
 
 
-def character_tokenizer(length: int) -> CLIPTokenizer:
+def character_tokenizer(length: int = 77) -> CLIPTokenizer:
     """CLIP's byte-level tokenizer with no merges: a token a byte, each also as the last of a word; `length` a text."""
     letters = sorted(ByteLevel.alphabet())
     words = letters + [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
