@@ -96,7 +96,8 @@ class Autoencoder:
         for path in (out / "vae").glob("*.safetensors*"):
             path.unlink()
         self.model.load_state_dict(weights)
-        self.model.register_to_config(scaling_factor=self._scaling_factor())
+        if self.params.vae_part == "whole":
+            self.model.register_to_config(scaling_factor=self._scaling_factor())
         self.model.save_config(out / "vae")
         save_weights(weights, out / "vae" / "diffusion_pytorch_model.safetensors", about)
 
@@ -119,9 +120,11 @@ def difference(decoded_B3HW: torch.Tensor, pixels_B3HW: torch.Tensor) -> torch.T
 
 
 def open_autoencoder(params: TrainParams, processed: Path, base: Path) -> Autoencoder:
-    """Open base and pictures. Raises StageError if there are none."""
+    """Open base and pictures; only what is to learn has gradients. Raises StageError if there are no pictures."""
     train = Pixels(processed, "train")
     if not len(train):
         raise StageError("train", "there are no training pictures", "lower clean.validation_share")
-    model, validation = load_vae(base).requires_grad_(True), Pixels(processed, "validation")
+    model, validation = load_vae(base), Pixels(processed, "validation")
+    for part in [model] if params.vae_part == "whole" else [model.post_quant_conv, model.decoder]:
+        part.requires_grad_(True)
     return Autoencoder(params, model, train, validation, folder_digest(processed, "*.parquet"), base)

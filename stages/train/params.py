@@ -44,4 +44,7 @@ class TrainParams(Section):
         100, ge=1, description="steps between two resumable states; changes no byte of the result"
     )
     kl_weight: float = Field(1e-6, ge=0, description="of method vae: of the divergence from N(0, 1) beside the error")
+    vae_part: Literal["whole", "decoder"] = Field(
+        "whole", description="of method vae: decoder leaves latents as they are, so that a trained UNet still fits"
+    )
     vocabulary: int = Field(2048, ge=514, le=49408, description="of method clip: tokens; 514 is a token a byte")

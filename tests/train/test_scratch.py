@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.models.resnet import ResnetBlock2D
 from dvclive import Live
 from PIL import Image
 from transformers import CLIPModel
 
 from stages.base.random_model import random_pipeline
+from stages.base.run import copy_model
 from stages.core.files import folder_digest
 from stages.core.models import load_pipeline, load_text_encoder, load_tokenizer, load_vae
 from stages.core.pairs import ShardWriter
@@ -123,6 +125,17 @@ def test_the_trained_vae_is_part_of_a_whole_model(processed: Path, base: Path, t
         assert folder_digest(out / part) == folder_digest(base / part)
 
 
+def test_a_decoder_learns_alone(processed: Path, base: Path, tmp_path: Path) -> None:
+    params = knobs("vae", steps=2, vae_part="decoder")
+    objective = open_autoencoder(params, processed, base)
+    weights, _ = train(params, objective, tmp_path / "state")
+    objective.save(weights, {}, tmp_path / "out")
+    before, after = load_vae(base), load_vae(tmp_path / "out")
+    assert before.config.scaling_factor == after.config.scaling_factor
+    same = {name for name, weight in before.state_dict().items() if torch.equal(weight, after.state_dict()[name])}
+    assert same == {name for name in before.state_dict() if name.startswith(("encoder.", "quant_conv."))}
+
+
 def test_the_trained_text_encoder_is_clips_own(processed: Path, base: Path, tmp_path: Path) -> None:
     params = knobs("clip", steps=2)
     objective = open_clip(params, processed, base)
@@ -188,3 +201,22 @@ def test_pixels_and_images_are_inverse(processed: Path) -> None:
     for image, buffer in zip(images, buffers, strict=True):
         image.save(buffer, "PNG")
     assert torch.equal(to_pixels([buffer.getvalue() for buffer in buffers]), pixels)
+
+
+def test_the_next_training_can_start_from_what_this_one_made(processed: Path, base: Path, tmp_path: Path) -> None:
+    params = knobs("clip", steps=1)
+    objective = open_clip(params, processed, base)
+    weights, _ = train(params, objective, tmp_path / "state")
+    objective.save(weights, {}, tmp_path / "made")
+    copy_model(tmp_path / "made", tmp_path)
+    assert folder_digest(tmp_path / "clip") == folder_digest(tmp_path / "made" / "clip")
+    assert CLIPModel.from_pretrained(tmp_path / "clip").config.projection_dim == 32
+
+
+def test_a_small_vae_begins_with_blocks_that_are_their_shortcuts() -> None:
+    vae = random_pipeline("small", 0).vae
+    blocks = [block for block in vae.modules() if isinstance(block, ResnetBlock2D)]
+    assert len(blocks) == 4 + 2 + 8 + 2
+    for block in blocks:
+        x = torch.randn(1, block.in_channels, 4, 4)
+        assert torch.equal(block(x, None), block.conv_shortcut(x) if block.conv_shortcut else x)
