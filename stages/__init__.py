@@ -7,7 +7,7 @@
     clean       data/inspected              -> data/clean          kept or rejected, and why
     preprocess  data/raw, data/clean        -> data/processed      finished pictures
     encode      data/processed, models/base -> data/latents        what training would repeat
-    train       data/latents, models/base   -> models/trained
+    train       data/latents, models/base   -> models/trained      the UNet; from data/processed: VAE, CLIP
     merge       models/base, models/trained -> models/merged/<recipe>
     sample      one model                   -> data/samples/<model>
     evaluate    models, samples, latents    -> reports/evaluation.json

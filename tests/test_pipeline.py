@@ -170,12 +170,34 @@ def test_bad_params_are_one_line_and_touch_nothing(clean_project: Path, find: st
     options = ["--sources", "data/sources", "--imported", "models/imported", "--out", "data/x.json"]
     options += ["--merged", "models/merged", "--samples", "data/samples"]
     if module == "train":
-        options = ["--latents", "data/latents", "--base", "models/base", "--out", "models/x", "--live", "reports/x"]
+        options = [
+            "--latents",
+            "data/latents",
+            "--processed",
+            "data/processed",
+            "--base",
+            "models/base",
+            "--out",
+            "models/x",
+            "--live",
+            "reports/x",
+        ]
     stage = run(clean_project, sys.executable, "-m", f"stages.{module}.run", *options, check=False)
     assert (stage.returncode, len(stage.stderr.splitlines())) == (1, 1)
 
 
-TRAIN = ["--latents", "data/latents", "--base", "models/base", "--out", "models/again", "--live", "reports/again"]
+TRAIN = [
+    "--latents",
+    "data/latents",
+    "--processed",
+    "data/processed",
+    "--base",
+    "models/base",
+    "--out",
+    "models/again",
+    "--live",
+    "reports/again",
+]
 
 
 def start_training(project: Path, *command: str) -> subprocess.Popen[bytes]:

@@ -69,6 +69,10 @@ def copy_model(source: Path, out: Path) -> None:
             shutil.copyfile(path, out / part / name)
         if part in ("unet", "vae", "text_encoder") and not list((out / part).glob("*.safetensors")):
             raise StageError(str(source / part), "has no safetensors weights", "convert them: pickles are not opened")
+    if (source / "clip").is_dir():  # both towers of the text encoder's CLIP, where the model was made here
+        (out / "clip").mkdir()
+        for name, path in files_of(source / "clip").items():
+            shutil.copyfile(path, out / "clip" / name)
 
 
 def files_of(part: Path) -> dict[str, Path]:

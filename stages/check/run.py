@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from stages.check.sections import SECTION_TYPES
-from stages.collect.params import Folder
+from stages.collect.params import Folder, Iconify
 from stages.core.files import write_json
 from stages.core.params import parse_section, read_params
 from stages.core.stage import run_stage
@@ -26,7 +26,7 @@ def main(sources: Path, imported: Path, merged: Path, samples: Path, out: Path) 
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
     sections["base"].folder(imported)
     for source in sections["collect"].sources:
-        if isinstance(source, Folder):
+        if isinstance(source, Folder | Iconify):
             source.root(sources)
     recipes = set(sections["merge"].root)
     remove_others(merged, recipes)

@@ -38,15 +38,38 @@ class Folder(Section):
 
     def root(self, sources: Path) -> Path:
         """Where the pictures are. Raises StageError if that is no folder below `sources`."""
-        root, where = sources / (self.path or self.name), f"collect.sources, {self.name}"
-        if not root.resolve().is_relative_to(sources.resolve()):
-            raise StageError(where, f"{root} is not below {sources}", f"copy your pictures into {sources}")
-        if not root.is_dir():
-            raise StageError(where, f"the folder {root} is missing", "put your pictures there, or `dvc pull`")
-        return root
+        return _below(sources, self.path or self.name, self.name, "put your pictures there")
 
 
-Source = Annotated[OpenMoji | Folder, Field(discriminator="kind")]
+class Iconify(Section):
+    """An icon set of the Iconify project: the npm package @iconify-json/NAME, unpacked below data/sources."""
+
+    kind: Literal["iconify"]
+    name: Name = Field(description="the source's name in every table")
+    path: str = Field("", description="folder below data/sources that holds icons.json; empty: the name")
+    captions: list[str] = Field(
+        default=["{name}"], min_length=1, description="each picture's captions; {name} is the icon's, such as red apple"
+    )
+    skin_tones: bool = Field(True, description="false leaves out the variants by skin tone, five a motif")
+    side: int = Field(128, ge=16, le=1024, description="px, side of the rasterised square")
+    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
+
+    def root(self, sources: Path) -> Path:
+        """Where the set is. Raises StageError if that is no folder below `sources`."""
+        return _below(sources, self.path or self.name, self.name, "`npm pack` it and unpack the archive there")
+
+
+Source = Annotated[OpenMoji | Folder | Iconify, Field(discriminator="kind")]
+
+
+def _below(sources: Path, path: str, name: str, advice: str) -> Path:
+    """The folder `path` below `sources`. Raises StageError if there is none."""
+    root, where = sources / path, f"collect.sources, {name}"
+    if not root.resolve().is_relative_to(sources.resolve()):
+        raise StageError(where, f"{root} is not below {sources}", f"copy your pictures into {sources}")
+    if not root.is_dir():
+        raise StageError(where, f"the folder {root} is missing", f"{advice}, or `dvc pull`")
+    return root
 
 
 class CollectParams(Section):

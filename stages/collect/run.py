@@ -15,8 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.collect.folder import read_folder
+from stages.collect.iconify import read_iconify
 from stages.collect.openmoji import read_openmoji
-from stages.collect.params import CollectParams, Folder, OpenMoji
+from stages.collect.params import CollectParams, Folder, Iconify, OpenMoji
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.pairs import FAILURE, FAILURES, RAW, SOURCES, Failure, Pair, ShardWriter, write_table
@@ -83,12 +84,14 @@ def collect(found: Iterator[Pair | Failure], limit: int | None, folder: Path) ->
     return writer.written, failures
 
 
-def _read(source: OpenMoji | Folder, sources: Path) -> Iterator[Pair | Failure]:
+def _read(source: OpenMoji | Folder | Iconify, sources: Path) -> Iterator[Pair | Failure]:
     match source:
         case OpenMoji():
             return read_openmoji(source)
         case Folder():
             return read_folder(source, sources)
+        case Iconify():
+            return read_iconify(source, sources)
 
 
 def _first(failures: list[Failure]) -> str:

@@ -24,9 +24,14 @@ def load_unet_weights(model: Path) -> dict[str, torch.Tensor]:
 
 
 def save_unet_weights(weights: dict[str, torch.Tensor], model: Path, about: dict[str, Any]) -> None:
-    """Write the tensors into a model's folder; `about` says where they come from.
+    """Write the tensors into a model's folder; `about` says where they come from."""
+    save_weights(weights, model / UNET_WEIGHTS, about)
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path, about: dict[str, Any]) -> None:
+    """Write tensors and, in the file's metadata, what they come from.
 
     One JSON value in one metadata key: safetensors writes several keys in random order.
     """
     metadata = {"darkroom": json.dumps(about, sort_keys=True)}
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, model / UNET_WEIGHTS, metadata=metadata)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata=metadata)

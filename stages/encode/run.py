@@ -5,15 +5,12 @@ out   data/latents                 the VAE's posterior of every picture, the emb
       distinct caption and of the empty one; see `stages.core.latents`
 """
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from safetensors.torch import save_file
 
 from stages.core.engine import progress
@@ -22,6 +19,7 @@ from stages.core.files import file_digest, replacing, write_json
 from stages.core.latents import CAPTIONS, CAPTIONS_A_SHARD, INDEX
 from stages.core.models import best_device, load_text_encoder, load_tokenizer, load_vae
 from stages.core.pairs import read_rows, shards_below, write_table
+from stages.core.pixels import to_pixels
 from stages.core.stage import run_stage
 from stages.encode.params import EncodeParams
 
@@ -111,12 +109,6 @@ def encode_captions(params: EncodeParams, captions: list[str], base: Path, out: 
         table += [{"caption": caption, "shard_sha256": digest} for caption in chunk]
     write_table(pa.Table.from_pylist(table, schema=CAPTIONS), out / "captions.parquet")
     return cut
-
-
-def to_pixels(pictures: list[bytes]) -> torch.Tensor:
-    """Finished pictures as (B, 3, H, W) float32 from -1 to 1, as Stable Diffusion's VAE wants them."""
-    arrays = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in pictures]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ def line_chart(x_name: str, y_name: str, lines: Sequence[Line]) -> Chart | None:
 
 def _round_steps(high: float) -> list[float]:
     """About five round numbers from 0 to at least `high`."""
-    if high <= 0:
+    if high < 1e-9:
         return [0.0, 1.0]
     rough = high / 5
     power = 10.0 ** math.floor(math.log10(rough))

@@ -2,37 +2,51 @@
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from PIL import Image
 
 from stages.core.draws import seed_of, uniform
 from stages.core.engine import progress
 from stages.core.errors import StageError
-from stages.core.latents import Latents
-from stages.core.noise import normal, permutation
-from stages.core.objective import denoising_losses, validation_curve
+from stages.core.noise import permutation
 from stages.train.params import TrainParams
 from stages.train.record import Record
 
 
-@dataclass(frozen=True)
-class Data:
-    """What is learned from. validation may be empty. scaling_factor: of the VAE."""
+class Objective(Protocol):
+    """What is learned: a model, how wrong it is on which rows, and what can be seen of it. One a method.
 
-    train: Latents
-    validation: Latents
-    scaling_factor: float
+    Its length is the number of training rows. digest stands for what it reads, without the base.
+    """
+
+    model: torch.nn.Module
+
+    def __len__(self) -> int: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
+        """The losses (B,) of these rows, and their keys; every draw is derived from sample number and key."""
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out rows, `loss` among them; none where none are held out."""
+
+    def preview(self) -> Image.Image | None:
+        """Something to look at."""
+
+    def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
+        """Write a whole model folder with these weights in their place."""
 
 
-def run_loop(
-    params: TrainParams, data: Data, unet: UNet2DConditionModel, schedule: DDPMScheduler, record: Record
-) -> dict[str, torch.Tensor]:
+def run_loop(params: TrainParams, objective: Objective, record: Record) -> dict[str, torch.Tensor]:
     """Train to the last step, from the record's state if it has one; give back the weights to keep.
 
     Raises StageError, naming step and pictures, when the loss is no number.
@@ -42,9 +56,9 @@ def run_loop(
         raise StageError(
             "train", f"{accelerator.num_processes} processes", "start it with one: it can't share work yet"
         )
-    unet = unet.to(memory_format=torch.channels_last)
+    network = objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
     optimizer = torch.optim.AdamW(
-        unet.parameters(),
+        network.parameters(),
         lr=params.learning_rate,
         betas=(params.beta1, params.beta2),
         weight_decay=params.weight_decay,
@@ -52,41 +66,40 @@ def run_loop(
     )
     state = record.state
     if state.step:
-        unet.load_state_dict(state.weights)
+        network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
         print(f"going on after step {state.step}")
     else:
-        state.average = {name: weight.detach().clone() for name, weight in unet.named_parameters()}
-    model, optimizer = accelerator.prepare(unet, optimizer)
+        state.average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    network, optimizer = accelerator.prepare(network, optimizer)
     state.average = {name: weight.to(accelerator.device) for name, weight in state.average.items()}
-    weights = dict(unet.named_parameters())
+    weights = dict(network.named_parameters())
 
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     if not state.step:
-        look(params, data, unet, schedule, record)
+        look(params, objective, record)
     with progress() as bar, hold_signals() as stop:
         task = bar.add_task("train", total=params.steps, completed=state.step)
         for step in range(state.step, params.steps):
-            unet.train()
+            network.train()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(params, step)
             loss = 0.0
             for part in range(params.accumulation):
-                losses = batch_losses(
-                    params, data, model, schedule, step * params.accumulation + part, accelerator.device
-                )
+                with accelerator.autocast():
+                    losses = batch_losses(params, objective, step * params.accumulation + part)
                 accelerator.backward(losses.mean() / params.accumulation)
                 loss += float(losses.detach().mean()) / params.accumulation
-            accelerator.clip_grad_norm_(model.parameters(), params.max_grad_norm)
+            accelerator.clip_grad_norm_(network.parameters(), params.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
             average_weights(params, state.average, weights, step)
             state.step = step + 1
             record.loss(loss)
-            look(params, data, unet, schedule, record)
+            look(params, objective, record)
             if state.step % params.checkpoint_every == 0 or stop:
-                state.weights, state.optimizer = unet.state_dict(), optimizer.state_dict()
+                state.weights, state.optimizer = network.state_dict(), optimizer.state_dict()
                 state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
                 record.save()
             if stop and state.step < params.steps:
@@ -95,34 +108,12 @@ def run_loop(
     return state.average if params.ema_decay else {name: weight.detach() for name, weight in weights.items()}
 
 
-def batch_losses(
-    params: TrainParams,
-    data: Data,
-    unet: UNet2DConditionModel,
-    schedule: DDPMScheduler,
-    number: int,
-    device: torch.device,
-) -> torch.Tensor:
+def batch_losses(params: TrainParams, objective: Objective, number: int) -> torch.Tensor:
     """The losses (B,) of batch `number`. Raises StageError if one is no number."""
     samples = range(number * params.batch_size, (number + 1) * params.batch_size)
-    batch = data.train.read([row_of(sample, len(data.train), params.seed) for sample in samples])
-    shape = tuple(batch.mean.shape[1:])
-    named = list(zip(samples, batch.keys, strict=True))
-    spread = torch.stack([normal(shape, params.seed, "posterior", *name) for name in named])
-    noise = torch.stack([normal(shape, params.seed, "noise", *name) for name in named])
-    most = schedule.config.num_train_timesteps
-    timesteps = torch.tensor([seed_of(params.seed, "timestep", *name) % most for name in named])
-    captions = [choose_caption(params, listed, *name) for listed, name in zip(batch.captions, named, strict=True)]
-    losses = denoising_losses(
-        unet,
-        schedule,
-        ((batch.mean + batch.std * spread) * data.scaling_factor).to(device),
-        data.train.text(captions).to(device),
-        noise.to(device),
-        timesteps.to(device),
-    )
+    losses, keys = objective.losses(samples, [row_of(sample, len(objective), params.seed) for sample in samples])
     if not losses.isfinite().all():
-        broken = [key for key, loss in zip(batch.keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
+        broken = [key for key, loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
         raise StageError(
             "train",
             f"the loss of batch {number} is no number (pictures {', '.join(broken[:3])})",
@@ -179,38 +170,34 @@ def average_weights(
         average[name].lerp_(weight, 1 - decay)
 
 
-def look(params: TrainParams, data: Data, unet: UNet2DConditionModel, schedule: DDPMScheduler, record: Record) -> None:
-    """Where it is time, validate and draw previews with the weights that would be kept, and log both.
+def look(params: TrainParams, objective: Objective, record: Record) -> None:
+    """Where it is time, validate and draw a preview with the weights that would be kept, and log both.
 
     Both are due at the start, at the end and every so many steps.
     """
     step, ends = record.state.step, (0, params.steps)
-    with swapped(unet, record.state.average if params.ema_decay else {}):
-        if len(data.validation) and (step in ends or step % params.validate_every == 0):
-            curve = validation_curve(
-                unet,
-                schedule,
-                data.validation,
-                data.scaling_factor,
-                params.validation_pictures,
-                params.validation_bins,
-                params.seed,
-            )
-            record.validation(curve)
-        if params.preview_prompts and params.preview_every and (step in ends or step % params.preview_every == 0):
-            record.preview(unet)
+    validates = step in ends or step % params.validate_every == 0
+    previews = params.preview_every > 0 and (step in ends or step % params.preview_every == 0)
+    if not validates and not previews:
+        return
+    objective.model.eval()
+    with swapped(objective.model, record.state.average if params.ema_decay else {}):
+        if validates:
+            record.validation(objective.validate())
+        if previews and (picture := objective.preview()):
+            record.preview(picture)
 
 
 @contextmanager
-def swapped(unet: UNet2DConditionModel, average: dict[str, torch.Tensor]) -> Iterator[None]:
+def swapped(model: torch.nn.Module, average: dict[str, torch.Tensor]) -> Iterator[None]:
     """The model with the averaged weights in place of its own, for a while."""
-    own = {name: weight.data for name, weight in unet.named_parameters()}
-    for name, weight in unet.named_parameters():
+    own = {name: weight.data for name, weight in model.named_parameters()}
+    for name, weight in model.named_parameters():
         weight.data = average.get(name, weight.data)
     try:
         yield
     finally:
-        for name, weight in unet.named_parameters():
+        for name, weight in model.named_parameters():
             weight.data = own[name]
 
 

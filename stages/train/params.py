@@ -8,7 +8,11 @@ from stages.core.params import Section
 
 
 class TrainParams(Section):
-    method: Literal["full"] = Field("full", description="full: every weight of the UNet")
+    method: Literal["full", "vae", "clip"] = Field(
+        "full",
+        description="what learns: full, every weight of the UNet; vae, the autoencoder, from pixels; "
+        "clip, a new tokenizer, text encoder and picture encoder, from nothing",
+    )
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(4, ge=1, description="pictures a forward pass")
     accumulation: int = Field(1, ge=1, description="forward passes an optimiser step")
@@ -39,3 +43,8 @@ class TrainParams(Section):
     checkpoint_every: int = Field(
         100, ge=1, description="steps between two resumable states; changes no byte of the result"
     )
+    kl_weight: float = Field(1e-6, ge=0, description="of method vae: of the divergence from N(0, 1) beside the error")
+    vae_part: Literal["whole", "decoder"] = Field(
+        "whole", description="of method vae: decoder leaves latents as they are, so that a trained UNet still fits"
+    )
+    vocabulary: int = Field(2048, ge=514, le=49408, description="of method clip: tokens; 514 is a token a byte")

@@ -1,16 +1,12 @@
 """What a training leaves to look at: curves and previews, kept with the state and cut back to it."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from diffusers import UNet2DConditionModel
 from dvclive import Live
 from PIL import Image
 
 from stages.train.state import State, save_state
-
-Draw = Callable[[UNet2DConditionModel], Image.Image]
 
 
 class Record:
@@ -20,8 +16,8 @@ class Record:
     the curve has each step once.
     """
 
-    def __init__(self, live: Live, folder: Path, state: State, every: int, draw: Draw) -> None:
-        self.live, self.folder, self.state, self.every, self.draw = live, folder, state, every, draw
+    def __init__(self, live: Live, folder: Path, state: State, every: int) -> None:
+        self.live, self.folder, self.state, self.every = live, folder, state, every
         shutil.rmtree(Path(live.dir) / "previews", ignore_errors=True)
         (folder / "previews").mkdir(exist_ok=True)
         for step, name, value in state.curve:
@@ -40,17 +36,15 @@ class Record:
             self._add("train/loss", sum(losses) / len(losses))
             losses.clear()
 
-    def validation(self, curve: list[float]) -> None:
-        """Log the mean over timesteps, and of the thirds with the least and the most noise."""
-        self._add("validation/loss", sum(curve) / len(curve))
-        third = max(1, len(curve) // 3)
-        for name, part in (("low", curve[:third]), ("high", curve[-third:])):
-            self._add(f"validation/{name}_noise_loss", sum(part) / len(part))
+    def validation(self, figures: dict[str, float]) -> None:
+        """Log what was measured on held-out pictures."""
+        for name, value in figures.items():
+            self._add(f"validation/{name}", value)
 
-    def preview(self, unet: UNet2DConditionModel) -> None:
-        """Draw with the model as it is, keep the picture and show it."""
+    def preview(self, picture: Image.Image) -> None:
+        """Keep the picture and show it."""
         path = self.folder / "previews" / f"{self.state.step:07d}.png"
-        self.draw(unet).save(path)
+        picture.save(path)
         self._show(path)
 
     def save(self) -> None:

@@ -13,9 +13,10 @@ from stages.core.errors import StageError
 from stages.core.latents import Latents, latents_digest
 from stages.core.models import load_text_encoder, load_tokenizer, load_vae
 from stages.core.pairs import write_table
+from stages.core.pixels import to_pixels
 from stages.encode import run as encode_run
 from stages.encode.params import EncodeParams
-from stages.encode.run import main, to_pixels
+from stages.encode.run import main
 from stages.preprocess.run import PROCESSED
 from tests.pictures import drawing, encoded
 

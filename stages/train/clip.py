@@ -1,0 +1,192 @@
+"""method clip: a tokenizer from the captions; a text and a picture tower that learn which belong together.
+
+Shapes: B pairs, L tokens, D width of both towers' answers.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, trainers
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from stages.core.draws import seed_of
+from stages.core.errors import StageError
+from stages.core.files import folder_digest, write_json
+from stages.core.models import load_text_encoder, load_tokenizer
+from stages.core.pixels import Pixels
+from stages.train.params import TrainParams
+
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+PATCHES = 8  # a side: a picture is 64 tokens
+RECALL_AMONG = 100
+
+
+@dataclass
+class Clip:
+    """Contrastive learning of pairs (Radford et al., arXiv 2103.00020, figure 3).
+
+    Pairs of a batch with the same caption (one motif in two styles) all count as right.
+    """
+
+    params: TrainParams
+    model: CLIPModel
+    tokenizer: CLIPTokenizer
+    train: Pixels
+    validation: Pixels
+    digest: str
+    base: Path
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
+        """The losses (B,): of each text among the pictures and each picture among the texts, halved."""
+        keys = [self.train.keys[row] for row in rows]
+        seed = self.params.seed
+        captions = []
+        for row, sample, key in zip(rows, samples, keys, strict=True):
+            listed = self.train.captions[row]
+            captions.append(listed[seed_of(seed, "caption", sample, key) % len(listed)] if listed else "")
+        shifts = [[seed_of(seed, axis, *name) for axis in "yx"] for name in zip(samples, keys, strict=True)]
+        pixels = torch.stack([shifted(*pair) for pair in zip(self.train.read(rows), shifts, strict=True)])
+        return contrastive_losses(self._scores(captions, pixels), captions), keys
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss and recall of held-out pairs: how often a text's best picture among up to 100 is its own."""
+        rows = range(min(RECALL_AMONG, self.params.validation_pictures, len(self.validation)))
+        if not rows:
+            return {}
+        captions = [(self.validation.captions[row] or [""])[0] for row in rows]
+        scores = self._scores(captions, self.validation.read(rows))
+        right = (scores.argmax(dim=1).cpu() == torch.arange(len(rows))).float()
+        return {"loss": float(contrastive_losses(scores, captions).mean()), "recall": float(right.mean())}
+
+    def preview(self) -> Image.Image | None:
+        """Nothing: it draws no pictures."""
+        return None
+
+    def _scores(self, captions: list[str], pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """Scaled cosines of texts (rows) and pictures (columns), (B, B)."""
+        device = self.model.device
+        tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt").to(device)
+        answer = self.model(**tokens, pixel_values=pixels_B3HW.to(device))
+        scale = self.model.logit_scale.exp().clamp(max=100)  # as the paper has it, section 2.5
+        scores: torch.Tensor = scale * answer.text_embeds @ answer.image_embeds.T
+        return scores
+
+    def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
+        """Write the base with this tokenizer and text tower in place of its own, and both towers beside them."""
+        shutil.copytree(self.base, out, dirs_exist_ok=True)
+        for part in ("tokenizer", "text_encoder"):
+            shutil.rmtree(out / part)
+        model = self.model
+        model.load_state_dict(weights)
+        model.to(next(iter(weights.values())).dtype)
+        model.text_model.save_pretrained(out / "text_encoder")
+        model.save_pretrained(out / "clip")
+        side = model.config.vision_config.image_size
+        half = [0.5, 0.5, 0.5]
+        CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=half, image_std=half
+        ).save_pretrained(out / "clip")
+        for part in ("tokenizer", "clip"):
+            self.tokenizer.save_pretrained(out / part)
+        write_json(out / "clip" / "training.json", about)
+
+
+def shifted(pixels_3HW: torch.Tensor, draws: list[int]) -> torch.Tensor:
+    """The picture moved by up to a sixteenth of its side each way; what leaves it comes in on the other side."""
+    reach = pixels_3HW.shape[-1] // 16
+    down, right = (draw % (2 * reach + 1) - reach for draw in draws)
+    return pixels_3HW.roll((down, right), dims=(1, 2))
+
+
+def contrastive_losses(scores_BB: torch.Tensor, captions: Sequence[str]) -> torch.Tensor:
+    """Cross entropy of each row and each column against the pairs with the same caption, halved, (B,)."""
+    numbers = {caption: number for number, caption in enumerate(captions)}
+    same = torch.tensor([numbers[caption] for caption in captions], device=scores_BB.device)
+    right_BB = (same[:, None] == same[None, :]).float()
+    right_BB /= right_BB.sum(dim=1, keepdim=True)
+    texts = -(right_BB * scores_BB.log_softmax(dim=1)).sum(dim=1)
+    pictures = -(right_BB * scores_BB.log_softmax(dim=0)).sum(dim=0)
+    return (texts + pictures) / 2
+
+
+def train_tokenizer(captions: Iterable[str], tokens: int, length: int) -> CLIPTokenizer:
+    """CLIP's byte-level pair encoding with a vocabulary of its own: `tokens` at most, `length` a text.
+
+    Every byte is a token of its own too, alone and as the last of a word, so that any text can be read.
+    """
+    letters = sorted(ByteLevel.alphabet())
+    known = letters + [f"{letter}</w>" for letter in letters]
+    plain = CLIPTokenizer(vocab=_numbered([*known, BEGIN, END]), merges=[]).backend_tokenizer
+    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learner.normalizer, learner.pre_tokenizer = plain.normalizer, plain.pre_tokenizer
+    learner.train_from_iterator(
+        sorted(captions),
+        trainers.BpeTrainer(
+            vocab_size=tokens,
+            min_frequency=2,
+            initial_alphabet=letters,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    room = max(0, tokens - len(known) - 2)
+    words = [*known, *("".join(pair) for pair in merges[:room]), BEGIN, END]
+    return CLIPTokenizer(vocab=_numbered(words), merges=merges[:room], model_max_length=length)
+
+
+def _numbered(words: list[str]) -> dict[str, int]:
+    return {word: number for number, word in enumerate(dict.fromkeys(words))}
+
+
+def open_clip(params: TrainParams, processed: Path, base: Path) -> Clip:
+    """A tokenizer of the training captions and random towers; the text tower has the shape of the base's.
+
+    Raises StageError if there are no pictures.
+    """
+    train = Pixels(processed, "train")
+    if not len(train):
+        raise StageError("train", "there are no training pictures", "lower clean.validation_share")
+    counts = Counter(caption for listed in train.captions for caption in listed)
+    shape = load_text_encoder(base).config
+    length = min(load_tokenizer(base).model_max_length, shape.max_position_embeddings)
+    tokenizer = train_tokenizer(counts.elements(), params.vocabulary, length)
+    shared = {
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_attention_heads": shape.num_attention_heads,
+        "projection_dim": shape.hidden_size,
+    }
+    text = {
+        **shared,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": shape.num_hidden_layers,
+        "max_position_embeddings": shape.max_position_embeddings,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    side = train.read([0]).shape[-1]
+    vision = {
+        **shared,
+        "image_size": side,
+        "patch_size": side // PATCHES,
+        "num_hidden_layers": shape.num_hidden_layers + 1,
+    }
+    torch.manual_seed(seed_of(params.seed, "clip weights"))
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape.hidden_size))
+    validation = Pixels(processed, "validation")
+    return Clip(params, model, tokenizer, train, validation, folder_digest(processed, "*.parquet"), base)
