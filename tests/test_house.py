@@ -190,6 +190,7 @@ def test_generated_pages_are_current() -> None:
 def test_shipped_params_are_valid_and_short() -> None:
     for file in (ROOT / "params.yaml", ROOT / "tests" / "tiny.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))):
         tree = read_params(file)
+        assert set(tree) == set(SECTIONS), f"{file}: DVC wants every section to be there"
         for name, kind in SECTION_TYPES.items():
             parse_section(kind, name, tree.get(name))
     assert len((ROOT / "params.yaml").read_text().splitlines()) <= 120

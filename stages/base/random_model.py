@@ -36,7 +36,7 @@ SIZES = {
         text_layers=2,
         reads_text=(False, True, True),
     ),
-    # What models/tiny-sd was trained from. A latent has 16 times fewer numbers than its picture; the VAE has few
+    # What recipes/pretrain-tiny.yaml starts from. A latent has 16 times fewer numbers than its picture; the VAE has few
     # channels at full size, where they cost most.
     "small": Size(
         resolution=64,
