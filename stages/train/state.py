@@ -17,6 +17,8 @@ from stages.core.errors import StageError
 from stages.core.files import folder_digest, scratch, sync
 from stages.core.params import Section
 
+LIBRARIES = ("accelerate", "diffusers", "tokenizers", "torch", "transformers")
+
 
 @dataclass
 class State:
@@ -38,8 +40,7 @@ class State:
 def fingerprint(params: Section, *inputs: str) -> str:
     """What a training is made of: params, inputs' digests, code and the libraries that do the sums."""
     code = [folder_digest(folder, "*.py") for folder in (Path(__file__).parent, Path(__file__).parents[1] / "core")]
-    libraries = [f"{name} {version(name)}" for name in ("torch", "diffusers", "accelerate")]
-    parts = [params.model_dump_json(), *inputs, *code, *libraries]
+    parts = [params.model_dump_json(), *inputs, *code, *(f"{name} {version(name)}" for name in LIBRARIES)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
