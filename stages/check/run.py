@@ -2,15 +2,12 @@
 
 in    params.yaml, whole; the folders it names
 out   data/checked.json  always the same bytes, so nothing after it runs again for its sake
-      folders of recipes that were taken out of params.yaml are removed: DVC leaves them,
-      and what reads models/merged would depend on what was made long ago
 
 DVC removes a stage's outputs before it runs the stage. A typo found by the
 stage itself would come too late: its old outputs are gone, and in a section
 late in the pipeline it would cost a whole training. So this runs first.
 """
 
-import shutil
 from pathlib import Path
 
 from stages.check.sections import SECTION_TYPES
@@ -20,7 +17,7 @@ from stages.core.params import parse_section, read_params
 from stages.core.stage import run_stage
 
 
-def main(sources: Path, imported: Path, merged: Path, samples: Path, out: Path) -> None:
+def main(sources: Path, imported: Path, out: Path) -> None:
     """Every section against its type, then the folders that they name."""
     tree = read_params(Path("params.yaml"))
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
@@ -28,18 +25,7 @@ def main(sources: Path, imported: Path, merged: Path, samples: Path, out: Path) 
     for source in sections["collect"].sources:
         if isinstance(source, Folder | Iconify):
             source.root(sources)
-    recipes = set(sections["merge"].root)
-    remove_others(merged, recipes)
-    remove_others(samples, recipes | {"base", "trained"})
     write_json(out, {"params": "valid"})
-
-
-def remove_others(folder: Path, names: set[str]) -> None:
-    """Remove the folders below `folder` that no recipe makes; DVC's cache still has them."""
-    for path in sorted(folder.glob("*")):
-        if path.is_dir() and path.name not in names:
-            shutil.rmtree(path)
-            print(f"removed {path}: no recipe of that name")
 
 
 if __name__ == "__main__":

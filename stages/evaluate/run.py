@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.latents import Latents
 from stages.core.models import best_device, load_schedule, load_unet, load_vae
@@ -35,6 +36,8 @@ def main(
     curves: Path,
 ) -> None:
     """One row a model: how well it denoises held-out pictures, how its own resemble them."""
+    models = model_folders(base, trained, merged)
+    refuse_strays(models, merged, samples)
     held_out = Latents(latents, "validation")
     rows = read_rows(shards_below(processed), ["image", "split", "variant"])
     real = np.array(
@@ -45,7 +48,7 @@ def main(
         ]
     )
     table, points = {}, []
-    for name, folder in model_folders(base, trained, merged).items():
+    for name, folder in models.items():
         curve = losses_of(params, folder, held_out)
         files = sorted(path for path in (samples / name).glob("*-*.png"))
         drawn = np.array([features_of(Image.open(path)) for path in files])
@@ -58,6 +61,16 @@ def main(
         pd.DataFrame(points).to_csv(temporary, index=False, lineterminator="\n")
     for name, figures in table.items():
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()) + f" ({EXTRACTOR})")
+
+
+def refuse_strays(models: dict[str, Path], *folders: Path) -> None:
+    """DVC leaves the outputs of a recipe that was taken out; with them, the same params would be another input."""
+    strays = [
+        path for folder in folders for path in sorted(folder.iterdir()) if path.is_dir() and path.name not in models
+    ]
+    if strays:
+        named = ", ".join(path.as_posix() for path in strays)
+        raise StageError("evaluate", f"{named} belong to no recipe in params.yaml", "remove them; DVC's cache has them")
 
 
 def losses_of(params: EvaluateParams, model: Path, held_out: Latents) -> list[float]:
