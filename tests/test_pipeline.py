@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,12 @@ def clean_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     run(project, "dvc", "checkout", "-q", "--force")
     for leftover in ("models/again", "reports/again", "plots"):
         shutil.rmtree(project / leftover, ignore_errors=True)
+
+
+TRAIN = shlex.split(
+    "--latents data/latents --processed data/processed --base models/base --out models/again --live reports/again"
+)
+CHECK = shlex.split("--sources data/sources --imported models/imported --out data/x.json")
 
 
 def edit(project: Path, section: str, **values: object) -> None:
@@ -167,36 +174,9 @@ def test_bad_params_are_one_line_and_touch_nothing(clean_project: Path, find: st
     assert "Traceback" not in finished.stderr
     assert outputs(clean_project) == before
     module = "train" if "train." in said else "check"
-    options = ["--sources", "data/sources", "--imported", "models/imported", "--out", "data/x.json"]
-    if module == "train":
-        options = [
-            "--latents",
-            "data/latents",
-            "--processed",
-            "data/processed",
-            "--base",
-            "models/base",
-            "--out",
-            "models/x",
-            "--live",
-            "reports/x",
-        ]
+    options = TRAIN if module == "train" else CHECK
     stage = run(clean_project, sys.executable, "-m", f"stages.{module}.run", *options, check=False)
     assert (stage.returncode, len(stage.stderr.splitlines())) == (1, 1)
-
-
-TRAIN = [
-    "--latents",
-    "data/latents",
-    "--processed",
-    "data/processed",
-    "--base",
-    "models/base",
-    "--out",
-    "models/again",
-    "--live",
-    "reports/again",
-]
 
 
 def start_training(project: Path, *command: str) -> subprocess.Popen[bytes]:
