@@ -20,6 +20,7 @@ class Size:
     text_layers: int
     reads_text: tuple[bool, ...]
     latent_channels: int = 4
+    vae_groups: int = 8
     vae_starts_linear: bool = False
     text_length: int = 77
 
@@ -46,6 +47,7 @@ SIZES = {
         text_layers=3,
         reads_text=(True, True, False),
         latent_channels=12,
+        vae_groups=1,
         vae_starts_linear=True,
         text_length=32,
     ),
@@ -76,7 +78,7 @@ def random_pipeline(name: str, seed: int) -> StableDiffusionPipeline:
         block_out_channels=list(size.vae),
         latent_channels=size.latent_channels,
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=size.vae_groups,
         mid_block_add_attention=False,
         sample_size=size.resolution,
     )

@@ -16,6 +16,7 @@ from stages.core.draws import seed_of, uniform
 from stages.core.engine import progress
 from stages.core.errors import StageError
 from stages.core.noise import permutation
+from stages.train.optimizers import make_optimizers
 from stages.train.params import TrainParams
 from stages.train.record import Record
 
@@ -57,21 +58,16 @@ def run_loop(params: TrainParams, objective: Objective, record: Record) -> dict[
             "train", f"{accelerator.num_processes} processes", "start it with one: it can't share work yet"
         )
     network = objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=params.learning_rate,
-        betas=(params.beta1, params.beta2),
-        weight_decay=params.weight_decay,
-        fused=True,
-    )
+    optimizers = make_optimizers(params, network)
     state = record.state
     if state.step:
         network.load_state_dict(state.weights)
-        optimizer.load_state_dict(state.optimizer)
+        for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
+            optimizer.load_state_dict(saved)
         print(f"going on after step {state.step}")
     else:
         state.average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    network, optimizer = accelerator.prepare(network, optimizer)
+    network, *optimizers = accelerator.prepare(network, *optimizers)
     state.average = {name: weight.to(accelerator.device) for name, weight in state.average.items()}
     weights = dict(network.named_parameters())
 
@@ -83,7 +79,7 @@ def run_loop(params: TrainParams, objective: Objective, record: Record) -> dict[
         task = bar.add_task("train", total=params.steps, completed=state.step)
         for step in range(state.step, params.steps):
             network.train()
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = learning_rate(params, step)
             loss = 0.0
             for part in range(params.accumulation):
@@ -92,14 +88,16 @@ def run_loop(params: TrainParams, objective: Objective, record: Record) -> dict[
                 accelerator.backward(losses.mean() / params.accumulation)
                 loss += float(losses.detach().mean()) / params.accumulation
             accelerator.clip_grad_norm_(network.parameters(), params.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             average_weights(params, state.average, weights, step)
             state.step = step + 1
             record.loss(loss)
             look(params, objective, record)
             if state.step % params.checkpoint_every == 0 or stop:
-                state.weights, state.optimizer = network.state_dict(), optimizer.state_dict()
+                state.weights = network.state_dict()
+                state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
                 state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
                 record.save()
             if stop and state.step < params.steps:

@@ -25,13 +25,13 @@ class State:
     """Where a training is after `step` optimiser steps.
 
     curve: (step, name, value) of all that was logged. losses: of the steps since the
-    last logged mean. optimizer: AdamW's own state. scaler: of fp16's gradients.
+    last logged mean. optimizers: their own states. scaler: of fp16's gradients.
     """
 
     step: int = 0
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     average: dict[str, torch.Tensor] = field(default_factory=dict)
-    optimizer: dict[str, Any] = field(default_factory=dict)
+    optimizers: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[int, str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)

@@ -87,7 +87,7 @@ def test_the_true_answer_has_no_loss(kind: str) -> None:
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, {"state": {}}, [(1, "train/loss", 0.5)], [0.25])
+    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, [{"state": {}}], [(1, "train/loss", 0.5)], [0.25])
     save_state(tmp_path, state)
     back = load_state(tmp_path)
     assert back is not None
