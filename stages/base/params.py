@@ -8,15 +8,15 @@ from pydantic import Field, field_validator
 from stages.core.errors import StageError
 from stages.core.params import Section
 
-MODEL = re.compile(r"random:(tiny|mini|small)|folder:(?P<folder>[\w-][\w.-]*)|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+MODEL = re.compile(r"tiny-sd|random:(tiny|mini|small)|folder:(?P<folder>[\w-][\w.-]*)|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 
 
 class BaseParams(Section):
     model: str = Field(
-        "random:mini",
-        description="random:tiny, random:mini or random:small (a whole Stable Diffusion in miniature with "
-        "random weights); "
-        "folder:NAME (a diffusers folder in models/imported); hub:OWNER/NAME@COMMIT (of 40 hex digits)",
+        "tiny-sd",
+        description="tiny-sd (models/tiny-sd, a whole Stable Diffusion in miniature, which comes with the project); "
+        "folder:NAME (a diffusers folder in models/imported); hub:OWNER/NAME@COMMIT (of 40 hex digits); "
+        "random:tiny, random:mini or random:small (miniatures with random weights)",
     )
     seed: int = Field(0, ge=0, description="of random weights")
 
@@ -24,7 +24,9 @@ class BaseParams(Section):
     @classmethod
     def _known_form(cls, model: str) -> str:
         if not MODEL.fullmatch(model):
-            raise ValueError("it has to be random:tiny, :mini or :small, folder:NAME or hub:OWNER/NAME@COMMIT")
+            raise ValueError(
+                "it has to be tiny-sd, folder:NAME, hub:OWNER/NAME@COMMIT, or random:tiny, :mini or :small"
+            )
         return model
 
     def folder(self, imported: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """base: pin and open the model that everything starts from.
 
 in    models/imported  diffusers folders that a person put there; or a hub
+      models/tiny-sd   the model that comes with the project
 out   models/base      a Stable Diffusion 1.x or 2.x pipeline as a diffusers folder, safetensors only
 """
 
@@ -22,9 +23,9 @@ WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensor
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
-def main(params: BaseParams, imported: Path, out: Path) -> None:
+def main(params: BaseParams, imported: Path, shipped: Path, out: Path) -> None:
     """Bring the model to `out` and check that it is one the stages know."""
-    local = params.folder(imported)
+    local = shipped if params.model == shipped.name else params.folder(imported)
     kind, _, name = params.model.partition(":")
     with replacing(out) as folder:
         if kind == "random":

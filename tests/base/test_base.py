@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from stages.base.params import BaseParams
 from stages.base.random_model import character_tokenizer, random_pipeline
@@ -14,6 +16,9 @@ from stages.core.errors import StageError
 from stages.core.files import folder_digest
 from stages.core.models import load_pipeline, load_schedule
 from stages.core.sampling import SCHEDULERS, Drawing, draw, set_scheduler
+
+
+SHIPPED = Path("models/tiny-sd")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +36,23 @@ def test_the_same_seed_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_copied_and_loads(tiny: Path, tmp_path: Path) -> None:
-    main(BaseParams(model="folder:tiny"), tiny.parent, tmp_path / "base")
+    main(BaseParams(model="folder:tiny"), tiny.parent, SHIPPED, tmp_path / "base")
     pipeline = load_pipeline(tmp_path / "base")
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     assert load_schedule(tmp_path / "base").config.num_train_timesteps == 1000
+
+
+def test_the_model_that_comes_with_the_project(tmp_path: Path) -> None:
+    """As anyone would open it, and as the base of a run; its parts fit each other."""
+    main(BaseParams(model="tiny-sd"), tmp_path, SHIPPED, tmp_path / "base")
+    plain, copied = StableDiffusionPipeline.from_pretrained(SHIPPED), load_pipeline(tmp_path / "base")
+    for pipeline in (plain, copied):
+        set_scheduler(pipeline, "ddim")
+        assert pipeline.tokenizer.model_max_length <= pipeline.text_encoder.config.max_position_embeddings
+    ours = draw(copied, [Drawing("red apple", 0)], 2, 5.0, "", 64, 1)
+    theirs = draw(plain, [Drawing("red apple", 0)], 2, 5.0, "", 64, 1)
+    assert np.abs(np.asarray(ours[0], dtype=int) - np.asarray(theirs[0], dtype=int)).max() <= 2
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 40e6
 
 
 def test_half_precision_variants_get_the_plain_name_and_pickles_stay(tiny: Path, tmp_path: Path) -> None:
@@ -43,13 +61,13 @@ def test_half_precision_variants_get_the_plain_name_and_pickles_stay(tiny: Path,
     weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
     (copied / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
     shutil.copyfile(weights, copied / "unet" / "diffusion_pytorch_model.fp16.safetensors")
-    main(BaseParams(model="folder:half"), copied.parent, tmp_path / "both")
+    main(BaseParams(model="folder:half"), copied.parent, SHIPPED, tmp_path / "both")
     weights.unlink()
-    main(BaseParams(model="folder:half"), copied.parent, tmp_path / "one")
+    main(BaseParams(model="folder:half"), copied.parent, SHIPPED, tmp_path / "one")
     assert folder_digest(tmp_path / "both") == folder_digest(tmp_path / "one")
     (copied / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
     with pytest.raises(StageError, match="unet: has no safetensors weights; convert them: pickles are not opened"):
-        main(BaseParams(model="folder:half"), copied.parent, tmp_path / "none")
+        main(BaseParams(model="folder:half"), copied.parent, SHIPPED, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -68,12 +86,12 @@ def test_other_folders_are_refused(tiny: Path, tmp_path: Path, harm: object, sai
     shutil.copytree(tiny, tmp_path / "imported" / "odd")
     harm(tmp_path / "imported" / "odd")  # type: ignore[operator]  # a lambda
     with pytest.raises(StageError, match=said):
-        main(BaseParams(model="folder:odd"), tmp_path / "imported", tmp_path / "base")
+        main(BaseParams(model="folder:odd"), tmp_path / "imported", SHIPPED, tmp_path / "base")
 
 
 def test_missing_folders_and_odd_names(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"base\.model: the folder .*nothing is missing"):
-        main(BaseParams(model="folder:nothing"), tmp_path, tmp_path / "base")
+        main(BaseParams(model="folder:nothing"), tmp_path, SHIPPED, tmp_path / "base")
     for name in ("folder:../x", "random:huge", "hub:a/b", "hub:a/b@main", "runwayml/x"):
         with pytest.raises(ValueError, match="it has to be random:tiny"):
             BaseParams(model=name)
@@ -81,7 +99,7 @@ def test_missing_folders_and_odd_names(tmp_path: Path) -> None:
 
 def test_without_a_network_the_hub_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=rf"owner/name at {'0' * 40} can't be fetched .*; check the name"):
-        main(BaseParams(model=f"hub:owner/name@{'0' * 40}"), tmp_path, tmp_path / "base")
+        main(BaseParams(model=f"hub:owner/name@{'0' * 40}"), tmp_path, SHIPPED, tmp_path / "base")
 
 
 def test_the_tokenizer_tells_every_text_apart() -> None:
