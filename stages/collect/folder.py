@@ -1,25 +1,27 @@
-"""A person's own folder: pictures with sidecar captions, or with one metadata table."""
+"""Pictures in a folder, laid out in one of the ways that people and other programs use."""
 
-import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from stages.collect.found import Found
 from stages.collect.params import Folder
 from stages.core.errors import StageError
-from stages.core.pairs import Failure, Pair
+from stages.core.pairs import Failure
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 SIDECARS = (".txt", ".caption")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "caption", "prompt")
+KOHYA = re.compile(r"([1-9]\d*)_(.+)")  # repeats, then the words that name instance and class
 
 
-def read_folder(source: Folder, sources: Path) -> Iterator[Pair | Failure]:
+def read_folder(source: Folder, sources: Path) -> Iterator[Found | Failure]:
     """Every file below the folder, in order of relative paths; then the metadata rows that name no picture.
 
     A file that is no picture, caption or metadata is a failure `unknown_kind`: a
@@ -31,27 +33,58 @@ def read_folder(source: Folder, sources: Path) -> Iterator[Pair | Failure]:
     """
     root = source.root(sources)
     files = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path.relative_to(root)))
+    pictures = [path for path in files if path.suffix.lower() in PICTURES]
     tables = [path for path in files if path.name in METADATA]
-    if source.captions == "metadata" and not tables:
-        raise StageError(str(root), "has no metadata file", f"add {', '.join(METADATA[:-1])} or {METADATA[-1]}")
+    if not pictures:
+        raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
     if len({path.parent for path in tables}) < len(tables):
         raise StageError(str(root), "has two metadata files in one folder", "leave one of them")
-    if not any(path.suffix.lower() in PICTURES for path in files):
-        raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
-    use_tables = bool(tables) and source.captions != "sidecar"
-    rows, missing = _rows_by_picture(source, root, tables, set(map(_plain, files))) if use_tables else ({}, [])
+    layout = layout_of(root, files) if source.layout == "auto" else source.layout
+    rows: dict[str, dict[str, Any]] = {}
+    missing: list[Failure] = []
+    if layout == "metadata":
+        if not tables:
+            raise StageError(str(root), "has no metadata file", f"add {', '.join(METADATA[:-1])} or {METADATA[-1]}")
+        rows, missing = _rows_by_picture(source, root, tables, set(map(_plain, files)))
     for path in files:
         name = path.relative_to(root).as_posix()
         if path.suffix.lower() in PICTURES:
-            if not use_tables:
-                yield _read(source, root, path, _sidecar_captions(root, path), {})
-            elif row := rows.get(_plain(path)):
-                yield _read(source, root, path, row["captions"], row["extra"])
+            if layout == "metadata":
+                row = rows.get(_plain(path))
+                yield _read(source, root, path, **row) if row else no_caption_row(source, name)
             else:
-                yield Failure(source.name, name, "no_caption_row", "no metadata row names it")
+                yield _read(source, root, path, **_said_by_place(layout, root, path))
         elif path not in tables and path.suffix.lower() not in (*SIDECARS, ".dvc"):
             yield Failure(source.name, name, "unknown_kind", "no picture that is known here")
     yield from sorted(missing, key=lambda failure: failure.path)
+
+
+def layout_of(root: Path, files: list[Path]) -> str:
+    """The layout that the files show: metadata tables, else kohya's folders, else sidecars, else class folders."""
+    pictures = [path for path in files if path.suffix.lower() in PICTURES]
+    if any(path.name in METADATA for path in files):
+        return "metadata"
+    if all(path.parent != root and KOHYA.fullmatch(path.parent.name) for path in pictures):
+        return "kohya"
+    if any(path.suffix.lower() in SIDECARS for path in files) or any(path.parent == root for path in pictures):
+        return "sidecar"
+    return "classes"
+
+
+def no_caption_row(source: Folder, name: str) -> Failure:
+    """A picture that no metadata row names must not vanish."""
+    return Failure(source.name, name, "no_caption_row", "no metadata row names it")
+
+
+def _said_by_place(layout: str, root: Path, path: Path) -> dict[str, Any]:
+    """Captions, fields and repeats that folder and sidecar tell of a picture."""
+    words = path.parent.name.replace("_", " ") if path.parent != root else ""
+    if layout == "classes":
+        return {"captions": [words], "extra": {"class": words}}
+    if layout == "kohya" and (named := KOHYA.fullmatch(path.parent.name)):
+        fields = {"captions": _sidecar_captions(root, path), "extra": {"class": named[2].replace("_", " ")}}
+        return {**fields, "repeats": int(named[1])}
+    return {"captions": _sidecar_captions(root, path), "extra": {}}
 
 
 def _hidden(path: Path) -> bool:
@@ -77,7 +110,7 @@ def _rows_by_picture(
         table = _read_table(root, table_path)
         if "file_name" not in table.columns:
             raise StageError(str(table_path), "has no column file_name", "name each row's picture in it")
-        column = _caption_column(source, table_path, list(table.columns))
+        column = caption_column(source.caption_column, table_path, list(table.columns))
         for row in table.to_dict("records"):
             name = str(row.pop("file_name"))
             path = table_path.parent / name
@@ -106,8 +139,9 @@ def _read_table(root: Path, path: Path) -> pd.DataFrame:
         raise StageError(str(path), f"can't be read ({str(error).splitlines()[0]})", "mend the file") from None
 
 
-def _caption_column(source: Folder, table: Path, columns: list[str]) -> str:
-    wanted = [source.caption_column] if source.caption_column else list(CAPTION_COLUMNS)
+def caption_column(named: str, table: Path, columns: list[str]) -> str:
+    """The column with the captions: the named one, or the usual ones. Raises StageError if there is none."""
+    wanted = [named] if named else list(CAPTION_COLUMNS)
     for name in wanted:
         if name in columns:
             return name
@@ -126,7 +160,9 @@ def _sidecar_captions(root: Path, path: Path) -> list[str]:
     return []
 
 
-def _read(source: Folder, root: Path, path: Path, captions: list[str], extra: dict[str, Any]) -> Pair | Failure:
+def _read(
+    source: Folder, root: Path, path: Path, captions: list[str], extra: dict[str, Any], repeats: int = 1
+) -> Found | Failure:
     name = path.relative_to(root).as_posix()
     if not _inside(root, path):
         return Failure(source.name, name, "outside_folder", "a link that leaves the folder")
@@ -134,17 +170,7 @@ def _read(source: Folder, root: Path, path: Path, captions: list[str], extra: di
         data = path.read_bytes()
     except OSError as error:
         return Failure(source.name, name, "unreadable_file", error.strerror or "")
-    if not data:
-        return Failure(source.name, name, "empty_file")
     split = extra.get("split")
-    return Pair(
-        key=hashlib.sha256(data).hexdigest(),
-        data=data,
-        path=name,
-        captions=captions,
-        source=source.name,
-        license=source.license,
-        attribution=source.attribution,
-        split=split if split in ("train", "validation") else None,
-        extra=json.dumps(extra, sort_keys=True, default=str),
+    return Found(
+        data, name, captions, extra, split=split if split in ("train", "validation") else None, repeats=repeats
     )

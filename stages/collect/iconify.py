@@ -5,7 +5,6 @@ icons.json has `icons: {name: {body, left?, top?, width?, height?, hidden?}}` an
 `aliases: {name: {parent, hFlip?, vFlip?, rotate?}}`; info.json has author and licence.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ from typing import Any
 
 import resvg_py
 
+from stages.collect.found import Found
 from stages.collect.params import Iconify
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
-from stages.core.pairs import Failure, Pair
+from stages.core.pairs import Failure
 
 # Sets name them `-medium-dark-skin-tone`, `-medium-dark` at the end, or `-tone4`; traffic and car lights are none.
 SKIN_TONE = re.compile(
@@ -27,7 +27,7 @@ SKIN_TONE = re.compile(
 TURNS = ("hFlip", "vFlip", "rotate")
 
 
-def read_iconify(source: Iconify, sources: Path) -> Iterator[Pair | Failure]:
+def read_iconify(source: Iconify, sources: Path) -> Iterator[Found | Failure]:
     """Every picture of the set in order of names; a plain alias is one more caption of its parent.
 
     Hidden icons (withdrawn by their set), aliases without a parent and unwanted skin tones are failures.
@@ -88,28 +88,25 @@ def svg_of(icon_set: dict[str, Any], icon: dict[str, Any], alias: dict[str, Any]
     )
 
 
-def _draw(source: Iconify, about: dict[str, Any], tasks: list[tuple[str, list[str], str]]) -> list[Pair | Failure]:
+def _draw(source: Iconify, about: dict[str, Any], tasks: list[tuple[str, list[str], str]]) -> list[Found | Failure]:
     return [_draw_one(source, about, *task) for task in tasks]
 
 
-def _draw_one(source: Iconify, about: dict[str, Any], name: str, names: list[str], svg: str) -> Pair | Failure:
+def _draw_one(source: Iconify, about: dict[str, Any], name: str, names: list[str], svg: str) -> Found | Failure:
     try:
         data = resvg_py.svg_to_bytes(svg_string=svg, width=source.side, height=source.side, skip_system_fonts=True)
     except ValueError as error:
         return Failure(source.name, name, "unreadable", str(error).splitlines()[0])
     author, terms = about.get("author", {}), about.get("license", {})
-    words = [each.replace("-", " ") for each in names]
-    return Pair(
-        key=hashlib.sha256(data).hexdigest(),
+    return Found(
         data=data,
         path=f"{name}.svg",
-        captions=[template.replace("{name}", each) for each in words for template in source.captions],
-        source=source.name,
+        captions=[each.replace("-", " ") for each in names],
         url=author.get("url"),
         license=terms.get("title"),
         attribution=f"{about.get('name', source.name)} by {author['name']}" if "name" in author else None,
         group=SKIN_TONE.sub("", name).replace("-", " "),
-        extra=json.dumps({"icon": name}),
+        extra={"icon": name},
     )
 
 

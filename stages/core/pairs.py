@@ -27,6 +27,7 @@ RAW = pa.schema(
         ("captions", pa.list_(pa.string())),
         ("source", pa.string()),
         ("role", pa.string()),
+        ("repeats", pa.int64()),
         ("url", pa.string()),
         ("license", pa.string()),
         ("attribution", pa.string()),
@@ -44,6 +45,7 @@ class Pair:
     """A picture as its source has it, with what the source says of it.
 
     key: sha256 of `data`, hex. captions: may be empty. role: train or regularisation.
+    repeats: how often an epoch shows it.
     group: what must stay on one side of a split. split: train, validation or None.
     extra: further columns of the source, JSON.
     """
@@ -54,6 +56,7 @@ class Pair:
     captions: list[str]
     source: str
     role: str = "train"
+    repeats: int = 1
     url: str | None = None
     license: str | None = None
     attribution: str | None = None

@@ -17,7 +17,6 @@ from stages.core.files import folder_digest
 from stages.core.models import load_pipeline, load_schedule
 from stages.core.sampling import SCHEDULERS, Drawing, draw, set_scheduler
 
-
 SHIPPED = Path("models/tiny-sd")
 
 

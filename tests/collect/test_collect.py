@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.collect.folder import read_folder
+from stages.collect.found import Finisher, Found
 from stages.collect.openmoji import motif_of, name_of, read_openmoji
 from stages.collect.params import CollectParams, Folder, OpenMoji
-from stages.collect.run import collect, main
+from stages.collect.run import main
+from stages.collect.spool import FailureWriter, write_source
 from stages.core.errors import StageError
 from stages.core.pairs import FAILURES, Failure, Pair, shards_below
 from tests.pictures import drawing, encoded
@@ -24,7 +26,17 @@ def folder(name: str = "mine", **options: object) -> Folder:
 
 
 def items(source: Folder, sources: Path) -> dict[str, Pair | Failure]:
-    return {item.path: item for item in read_folder(source, sources)}
+    finisher = Finisher(source)
+    found = read_folder(source, sources)
+    return {item.path: item if isinstance(item, Failure) else finisher.finish(item) for item in found}
+
+
+def written(found: Iterator[Pair | Failure], limit: int | None, out: Path) -> tuple[int, list[Failure]]:
+    """Rows written to `out`, and the failures."""
+    out.mkdir(exist_ok=True)
+    with FailureWriter(out / FAILURES) as failures:
+        rows, _ = write_source(found, limit, out / "mine", failures)
+    return rows, [Failure(**row) for row in pd.read_parquet(out / FAILURES).to_dict("records")]
 
 
 @pytest.fixture
@@ -163,7 +175,9 @@ def test_asked_for_is_rows_plus_failures(
     (base / "mine").mkdir()
     for number, name in enumerate(names):
         (base / "mine" / name).write_bytes(contents[number])
-    rows, failures = collect(read_folder(folder(), base), limit, base / "out")
+    finisher = Finisher(folder())
+    found = (item if isinstance(item, Failure) else finisher.finish(item) for item in read_folder(folder(), base))
+    rows, failures = written(found, limit, base / "out")
     keys = [key for shard in shards_below(base / "out") for key in pd.read_parquet(shard, columns=["key"])["key"]]
     assert rows + len(failures) == len(names)
     assert rows == len(keys) == len(set(keys)) <= (limit or 12)
@@ -174,20 +188,20 @@ def test_equal_bytes_are_one_row_with_all_captions(tmp_path: Path) -> None:
         for name, caption in (("a", "red"), ("b", "crimson"), ("c", "red")):
             yield Pair("0" * 64, b"same", name, [caption], "mine")
 
-    rows, failures = collect(found(), None, tmp_path)
+    rows, failures = written(found(), None, tmp_path)
     assert rows == 1
     assert [(failure.path, failure.code, failure.detail) for failure in failures] == [
         ("b", "same_bytes", "as a"),
         ("c", "same_bytes", "as a"),
     ]
-    assert pd.read_parquet(tmp_path / "00000.parquet")["captions"][0].tolist() == ["red", "crimson"]
+    assert pd.read_parquet(tmp_path / "mine" / "00000.parquet")["captions"][0].tolist() == ["red", "crimson"]
 
 
 def test_the_limit_takes_the_same_pictures_from_any_order(tmp_path: Path) -> None:
     pairs = [Pair(f"{number * 7 % 10}{'0' * 63}", bytes([number]), str(number), [], "mine") for number in range(10)]
     chosen = []
     for name, order in (("a", pairs), ("b", pairs[::-1])):
-        collect(iter(order), 4, tmp_path / name)
+        written(iter(order), 4, tmp_path / name)
         chosen.append(sorted(pd.concat(pd.read_parquet(p) for p in shards_below(tmp_path / name))["key"]))
     assert chosen[0] == chosen[1] == [f"{number}{'0' * 63}" for number in range(4)]
 
@@ -201,6 +215,8 @@ def test_several_sources_and_their_failures(mine: Path, in_folder: Path) -> None
     assert json.loads((in_folder / "raw" / "sources.json").read_text()) == ["second", "mine"]
     assert json.loads((in_folder / "metrics.json").read_text())["mine"] == {
         "pictures": 3,
+        "no_caption": 3,
+        "fallback_caption": 0,
         "failures": 1,
         "empty_file": 1,
     }
@@ -214,8 +230,8 @@ def test_two_sources_of_one_name_are_refused() -> None:
 
 def test_openmoji_has_a_name_or_a_reason_for_every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_WORKERS", "2")
-    found = list(read_openmoji(OpenMoji(kind="openmoji", side=16)))
-    pairs = [item for item in found if isinstance(item, Pair)]
+    found = list(read_openmoji(OpenMoji(kind="openmoji", side=16), Path()))
+    pairs = [item for item in found if isinstance(item, Found)]
     assert (len(found), len(pairs)) == (4495, 3953)
     assert all(pa.array(pair.captions).type == pa.string() and pair.license == "CC BY-SA 4.0" for pair in pairs)
     assert found == sorted(found, key=lambda item: item.path.removesuffix(".svg"))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.collect.iconify import read_iconify
 from stages.collect.params import Iconify
 from stages.core.errors import StageError
-from stages.core.pairs import Failure, Pair
+from stages.core.pairs import Pair
+from tests.collect.reading import read as read_pairs
 
 RED_LEFT = '<path fill="#f00" d="M0 0h8v16H0z"/>'
 ICONS: dict[str, Any] = {
@@ -47,9 +47,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def read(sources: Path, **knobs: Any) -> tuple[dict[str, Pair], dict[str, str]]:
-    found = list(read_iconify(Iconify(kind="iconify", name="test", side=32, **knobs), sources))
-    pairs = {item.path: item for item in found if isinstance(item, Pair)}
-    return pairs, {item.path: item.code for item in found if isinstance(item, Failure)}
+    return read_pairs(Iconify(kind="iconify", name="test", side=32, **knobs), sources)
 
 
 def red(pair: Pair) -> np.ndarray[Any, Any]:
@@ -79,7 +77,7 @@ def test_an_alias_is_a_caption_and_a_turned_one_a_picture(sources: Path) -> None
 
 
 def test_captions_follow_the_templates(sources: Path) -> None:
-    pairs, _ = read(sources, captions=["{name}, test style", "{name}"])
+    pairs, _ = read(sources, captions=["{caption}, test style", "{caption}"])
     assert pairs["waving-hand.svg"].captions == ["waving hand, test style", "waving hand"]
 
 
