@@ -18,7 +18,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from stages.core.draws import seed_of
+from stages.core.draws import seed_of, uniform
 from stages.core.errors import StageError
 from stages.core.files import folder_digest, write_json
 from stages.core.models import load_text_encoder, load_tokenizer
@@ -28,6 +28,7 @@ from stages.train.params import TrainParams
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 PATCHES = 8  # a side: a picture is 64 tokens
 RECALL_AMONG = 100
+AUGMENTATIONS = ("down", "right", "size", "contrast", "saturation", "ink")
 
 
 @dataclass
@@ -56,9 +57,9 @@ class Clip:
         for row, sample, key in zip(rows, samples, keys, strict=True):
             listed = self.train.captions[row]
             captions.append(listed[seed_of(seed, "caption", sample, key) % len(listed)] if listed else "")
-        shifts = [[seed_of(seed, axis, *name) for axis in "yx"] for name in zip(samples, keys, strict=True)]
-        pixels = torch.stack([shifted(*pair) for pair in zip(self.train.read(rows), shifts, strict=True)])
-        return contrastive_losses(self._scores(captions, pixels), captions), keys
+        draws = [[uniform(seed, knob, *name) for knob in AUGMENTATIONS] for name in zip(samples, keys, strict=True)]
+        pixels_B3HW = augmented(self.train.read(rows), torch.tensor(draws))
+        return contrastive_losses(self._scores(captions, pixels_B3HW), captions), keys
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -104,11 +105,25 @@ class Clip:
         write_json(out / "clip" / "training.json", about)
 
 
-def shifted(pixels_3HW: torch.Tensor, draws: list[int]) -> torch.Tensor:
-    """The picture moved by up to a sixteenth of its side each way; what leaves it comes in on the other side."""
-    reach = pixels_3HW.shape[-1] // 16
-    down, right = (draw % (2 * reach + 1) - reach for draw in draws)
-    return pixels_3HW.roll((down, right), dims=(1, 2))
+def augmented(pixels_B3HW: torch.Tensor, draws_BA: torch.Tensor) -> torch.Tensor:
+    """The pictures as other hands might have drawn them; draws from 0 to 1, a column for each of AUGMENTATIONS.
+
+    Moved by up to an eighth of the side and scaled by 0.8 to 1.2 (edges go on beyond the picture), contrast 0.6
+    to 1.4, saturation 0.2 to 1.4, edges darkened in half of the pictures, as with a pen.
+    """
+    down, right, size, contrast, saturation, ink = draws_BA.unbind(dim=1)
+    theta = torch.zeros(len(pixels_B3HW), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1.25 - 0.42 * size
+    theta[:, 0, 2], theta[:, 1, 2] = (right - 0.5) / 2, (down - 0.5) / 2
+    grid = torch.nn.functional.affine_grid(theta, list(pixels_B3HW.shape), align_corners=False)
+    moved = torch.nn.functional.grid_sample(pixels_B3HW, grid, padding_mode="border", align_corners=False)
+    contrast, saturation, ink = (draw[:, None, None, None] for draw in (contrast, saturation, ink))
+    grey = moved.mean(dim=1, keepdim=True)
+    across = torch.nn.functional.pad(grey.diff(dim=3).abs(), (0, 1))
+    downwards = torch.nn.functional.pad(grey.diff(dim=2).abs(), (0, 0, 0, 1))
+    coloured = (grey + (moved - grey) * (0.2 + 1.2 * saturation)) * (0.6 + 0.8 * contrast)
+    pen = (2 * ink - 1).clamp(min=0) * 3 * (across + downwards)
+    return (coloured - pen).clamp(-1, 1)
 
 
 def contrastive_losses(scores_BB: torch.Tensor, captions: Sequence[str]) -> torch.Tensor:

@@ -22,7 +22,7 @@ from stages.core.pairs import ShardWriter
 from stages.core.pixels import Pixels, to_images, to_pixels
 from stages.preprocess.run import PROCESSED
 from stages.train.autoencoder import difference, open_autoencoder
-from stages.train.clip import contrastive_losses, open_clip, shifted, train_tokenizer
+from stages.train.clip import augmented, contrastive_losses, open_clip, train_tokenizer
 from stages.train.loop import Objective, run_loop
 from stages.train.params import TrainParams
 from stages.train.record import Record
@@ -186,12 +186,22 @@ def test_difference_sees_edges_that_means_do_not() -> None:
     assert float(difference(checks, flat)) == pytest.approx(0.5)
 
 
-def test_a_shift_keeps_every_pixel() -> None:
-    picture = torch.randn(3, 32, 32)
-    moved = {tuple(shifted(picture, [down, right]).flatten()[:2].tolist()) for down in range(5) for right in range(5)}
-    assert len(moved) == 25
-    assert torch.equal(shifted(picture, [7, 8]).flatten().sort().values, picture.flatten().sort().values)
-    assert torch.equal(shifted(picture, [2, 2]), picture)
+def test_augmentation_with_middling_draws_changes_nothing_and_each_draw_its_own_thing() -> None:
+    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    neutral = torch.tensor([0.5, 0.5, 0.25 / 0.42, 0.5, 2 / 3, 0.5]).repeat(2, 1)
+    assert torch.allclose(augmented(pictures, neutral), pictures, atol=1e-4)
+    shifted = neutral.clone()
+    shifted[:, 1] = 1.0  # an eighth of the side: 4 px
+    moved = augmented(pictures, shifted)
+    assert torch.allclose(moved[..., :-4], pictures[..., 4:], atol=1e-4)
+    grey = neutral.clone()
+    grey[:, 4] = -1 / 6
+    assert augmented(pictures, grey).std(dim=1).max() < 1e-3
+    inked = neutral.clone()
+    inked[:, 5] = 1.0
+    flat = torch.full((2, 3, 32, 32), 0.5)
+    assert torch.allclose(augmented(flat, inked), flat)
+    assert (augmented(pictures, inked) <= augmented(pictures, neutral) + 1e-5).all()
 
 
 def test_pixels_and_images_are_inverse(processed: Path) -> None:
