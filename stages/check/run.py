@@ -11,7 +11,6 @@ late in the pipeline it would cost a whole training. So this runs first.
 from pathlib import Path
 
 from stages.check.sections import SECTION_TYPES
-from stages.collect.params import Local
 from stages.core.files import write_json
 from stages.core.params import parse_section, read_params
 from stages.core.stage import run_stage
@@ -23,8 +22,7 @@ def main(sources: Path, imported: Path, out: Path) -> None:
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
     sections["base"].folder(imported)
     for source in sections["collect"].sources:
-        if isinstance(source, Local):
-            source.root(sources)
+        source.verify(sources)
     write_json(out, {"params": "valid"})
 
 

@@ -17,7 +17,7 @@ from stages.core.pairs import Failure
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 SIDECARS = (".txt", ".caption")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-CAPTION_COLUMNS = ("text", "caption", "prompt")
+CAPTION_COLUMNS = ("text", "caption", "prompt", "txt")
 KOHYA = re.compile(r"([1-9]\d*)_(.+)")  # repeats, then the words that name instance and class
 
 

@@ -36,12 +36,18 @@ class Source(Section):
     attribution: str | None = Field(None, description="whom to name, and how, where the source doesn't say")
     columns: list[str] | None = Field(None, description="fields that are carried along; null: all")
 
+    def verify(self, sources: Path) -> None:
+        """What can be known before any work. Raises StageError."""
+
 
 class Local(Source):
     """A source whose files lie below data/sources."""
 
     advice: ClassVar[str] = "put your pictures there"
     path: str = Field("", description="below data/sources; empty: the name")
+
+    def verify(self, sources: Path) -> None:
+        self.root(sources)
 
     def root(self, sources: Path) -> Path:
         """Where the files are. Raises StageError if that is no folder below `sources`."""
@@ -83,7 +89,49 @@ class Folder(Local):
     caption_column: str = Field("", description="of the metadata; empty: text, caption or prompt")
 
 
-AnySource = Annotated[OpenMoji | Iconify | Folder, Field(discriminator="kind")]
+class WebDataset(Local):
+    """Tar files as img2dataset writes them, or zips: 0001.jpg, 0001.txt and 0001.json are one pair."""
+
+    advice: ClassVar[str] = "put the archives there"
+    kind: Literal["webdataset"]
+    most_bytes: int = Field(64 * 2**20, ge=1, description="of one file in an archive; larger ones are failures")
+
+
+class ParquetTables(Local):
+    """Parquet tables with the pictures in them."""
+
+    advice: ClassVar[str] = "put the .parquet tables there"
+    kind: Literal["parquet"]
+    image_column: str = Field("", description="empty: image, jpg, png, webp or img")
+    caption_column: str | None = Field("", description="empty: text, caption, prompt or txt; null: there is none")
+
+
+class Hub(Source):
+    """A data set of the Hugging Face hub, or a folder that is laid out like one."""
+
+    kind: Literal["hub"]
+    dataset: str = Field(
+        pattern=r"^([\w.-]+/[\w.-]+@[0-9a-f]{40}|folder:[\w-][\w.-]*)$",
+        description="OWNER/NAME@COMMIT (of 40 hex digits), or folder:NAME below data/sources",
+    )
+    config: str = Field("", description="the data set's configuration; empty: its default")
+    splits: list[str] = Field(default=["train"], min_length=1, description="which are read, in this order")
+    image_column: str = Field("", description="empty: image, jpg, png, webp or img")
+    caption_column: str | None = Field("", description="empty: text, caption, prompt or txt; null: there is none")
+
+    def verify(self, sources: Path) -> None:
+        self.folder(sources)
+
+    def folder(self, sources: Path) -> Path | None:
+        """The folder that is meant, None for an id. Raises StageError if it is missing."""
+        kind, _, name = self.dataset.partition(":")
+        return Local(name=self.name, path=name).root(sources) if kind == "folder" else None
+
+
+AnySource = Annotated[
+    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub,
+    Field(discriminator="kind"),
+]
 
 
 class CollectParams(Section):

@@ -12,10 +12,13 @@ from typing import Any
 
 from stages.collect.folder import read_folder
 from stages.collect.found import Finisher, Found
+from stages.collect.hub import read_hub
 from stages.collect.iconify import read_iconify
 from stages.collect.openmoji import read_openmoji
 from stages.collect.params import CollectParams
+from stages.collect.parquet import read_parquet
 from stages.collect.spool import FailureWriter, write_source
+from stages.collect.webdataset import read_webdataset
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.pairs import FAILURES, SOURCES, Failure
@@ -24,8 +27,11 @@ from stages.core.stage import run_stage
 # What finds the pictures of a source, by its kind: in the source's own order, whatever the workers do.
 READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
     "folder": read_folder,
+    "hub": read_hub,
     "iconify": read_iconify,
     "openmoji": read_openmoji,
+    "parquet": read_parquet,
+    "webdataset": read_webdataset,
 }
 
 

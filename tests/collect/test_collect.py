@@ -99,7 +99,7 @@ def test_metadata(mine: Path, kind: str) -> None:
 def test_metadata_faults_say_what_to_do(mine: Path) -> None:
     (mine / "metadata.csv").write_text("file_name,words\na.png,x\n")
     with pytest.raises(
-        StageError, match=r"has no caption column \(text or caption or prompt\).*it has file_name, words"
+        StageError, match=r"has no caption column \(text or caption or prompt or txt\).*it has file_name, words"
     ):
         items(folder(), mine.parent)
     assert captions(items(folder(caption_column="words"), mine.parent)["a.png"]) == ["x"]
