@@ -27,6 +27,8 @@ INDEX = pa.schema(
         "key": pa.string(),
         "variant": pa.int64(),
         "split": pa.string(),
+        "role": pa.string(),
+        "repeats": pa.int64(),
         "shard": pa.string(),
         "row": pa.int64(),
         "shard_sha256": pa.string(),
@@ -49,11 +51,16 @@ class Batch:
 
 
 class Latents:
-    """One split of data/latents, memory-mapped, in order of key and variant."""
+    """One split of data/latents, memory-mapped, in order of key and variant.
+
+    A training picture is as many rows as it has repeats: an epoch shows it that often, each time with other draws.
+    """
 
     def __init__(self, folder: Path, split: str) -> None:
         index = pd.read_parquet(folder / "index.parquet")
         chosen = index[index["split"] == split].sort_values(["key", "variant"])
+        if split == "train":
+            chosen = chosen.loc[chosen.index.repeat(chosen["repeats"])]
         self.folder = folder
         self.keys = [f"{row.key}/{row.variant}" for row in chosen.itertuples()]
         self.places = list(zip(chosen["shard"], chosen["row"].tolist(), strict=True))

@@ -12,11 +12,15 @@ from stages.core.pairs import read_rows, shards_below
 
 
 class Pixels:
-    """One split of data/processed, in order of key and variant. The files' bytes are in memory, not the pixels."""
+    """One split of data/processed, in order of key and variant; see `stages.core.latents.Latents` for repeats.
+
+    The files' bytes are in memory, not the pixels.
+    """
 
     def __init__(self, folder: Path, split: str) -> None:
-        columns = ["key", "variant", "image", "captions", "split"]
-        rows = [row for row in read_rows(shards_below(folder), columns) if row["split"] == split]
+        columns = ["key", "variant", "image", "captions", "split", "repeats"]
+        found = (row for row in read_rows(shards_below(folder), columns) if row["split"] == split)
+        rows = [row for row in found for _ in range(row["repeats"] if split == "train" else 1)]
         rows.sort(key=lambda row: (row["key"], row["variant"]))
         self.keys = [f"{row['key']}/{row['variant']}" for row in rows]
         self.captions: list[list[str]] = [row["captions"] for row in rows]

@@ -23,6 +23,8 @@ from stages.core.pixels import to_pixels
 from stages.core.stage import run_stage
 from stages.encode.params import EncodeParams
 
+PLACE = ("shard", "row", "shard_sha256")
+
 
 def main(params: EncodeParams, processed: Path, base: Path, out: Path, metrics: Path) -> None:
     """Pictures first, then the captions that they use."""
@@ -47,7 +49,7 @@ def encode_pictures(params: EncodeParams, processed: Path, base: Path, out: Path
     (out / "pictures").mkdir()
     with progress() as bar:
         for number, shard in enumerate(bar.track(shards_below(processed), description="encode")):
-            rows = list(read_rows([shard], ["key", "variant", "image", "captions", "split", "width", "height"]))
+            rows = list(read_rows([shard], ["image", *(name for name in INDEX.names if name not in PLACE)]))
             pictures = [row.pop("image")["bytes"] for row in rows]
             mean, std = encode_shard(params, vae, pictures, [row["key"] for row in rows])
             psnr = psnr or round_trip_psnr(vae, pictures[:16])

@@ -27,7 +27,7 @@ from stages.preprocess.transform import fit_square, variants
 PROCESSED = pa.schema(
     [("key", pa.string()), ("variant", pa.int64()), ("image", IMAGE)]
     + [(name, pa.int64()) for name in ("width", "height", "crop_x", "crop_y", "original_width", "original_height")]
-    + [("captions", pa.list_(pa.string())), ("split", pa.string())]
+    + [("captions", pa.list_(pa.string())), ("split", pa.string()), ("role", pa.string()), ("repeats", pa.int64())]
 )
 
 
@@ -79,7 +79,7 @@ def preprocess_shard(params: PreprocessParams, raw: Path, out: Path, task: tuple
                     "original_width": picture.image.width,
                     "original_height": picture.image.height,
                     "captions": captions,
-                    "split": pair["split"],
+                    **{name: pair[name] for name in ("split", "role", "repeats")},
                 }
             )
     if rows:

@@ -77,6 +77,7 @@ def row(number: int, **changes: object) -> dict[str, object]:
         "captions": ["two words"],
         "source": "a",
         "role": "train",
+        "repeats": 1,
         "url": None,
         "license": None,
         "attribution": None,

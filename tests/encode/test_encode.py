@@ -41,6 +41,8 @@ def processed(tmp_path: Path) -> Path:
             "height": 32,
             "captions": captions,
             "split": "validation" if number == 3 else "train",
+            "role": "train",
+            "repeats": 3 if number == 1 else 1,
         }
         for number, captions in enumerate(CAPTIONS)
     ]
@@ -59,10 +61,10 @@ def test_every_row_has_its_own_latents_and_captions(
         monkeypatch.setattr(module, "CAPTIONS_A_SHARD", 2)  # so that four captions lie in two shards
     main(EncodeParams(batch_size=2, dtype="float32"), processed, base, tmp_path / "out", tmp_path / "m.json")
     train = Latents(tmp_path / "out", "train")
-    assert train.keys == ["5/0", "7/0", "8/0", "9/0"]
+    assert train.keys == ["5/0", "7/0", "8/0", "8/0", "8/0", "9/0"]  # an epoch shows one of them three times
     assert len(Latents(tmp_path / "out", "validation")) == 1
     vae, encoder, tokenizer = load_vae(base), load_text_encoder(base), load_tokenizer(base)
-    batch = train.read([3, 0])
+    batch = train.read([5, 0])
     for row, number in enumerate((0, 4)):
         posterior = vae.encode(to_pixels([encoded(drawing(number, (32, 32)))])).latent_dist
         torch.testing.assert_close(batch.mean[row], posterior.mean[0], atol=1e-5, rtol=1e-4)
@@ -95,4 +97,4 @@ def test_damaged_shards_are_named(base: Path, processed: Path, tmp_path: Path) -
     main(EncodeParams(), processed, base, tmp_path / "out", tmp_path / "m.json")
     (tmp_path / "out" / "pictures" / "00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match=r"00000\.safetensors: can't be read .*; run encode again"):
-        Latents(tmp_path / "out", "train").read([3])
+        Latents(tmp_path / "out", "train").read([5])

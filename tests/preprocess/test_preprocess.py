@@ -80,7 +80,7 @@ def make(folder: Path, sizes: list[tuple[int, int]], kept: list[int]) -> None:
         for path in shards_below(folder / "raw")
         for place, row in enumerate(pd.read_parquet(path, columns=["key"]).itertuples())
     ]
-    chosen = [{**row, "split": "train"} for row in found if int(row["key"], 16) in kept]
+    chosen = [{**row, "split": "train", "role": "train", "repeats": 1} for row in found if int(row["key"], 16) in kept]
     (folder / "clean").mkdir()
     write_table(pa.Table.from_pylist(chosen, schema=MANIFEST), folder / "clean" / "manifest.parquet")
 

@@ -45,6 +45,7 @@ def processed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row: dict[str, Any] = dict.fromkeys(PROCESSED.names, 0)
         row |= {"key": f"{number:064x}", "image": {"bytes": buffer.getvalue(), "path": ""}, "width": 32, "height": 32}
         row |= {"captions": [f"{side} {colour}", colour], "split": "validation" if number % 4 == 3 else "train"}
+        row |= {"role": "train", "repeats": 1}
         writer.add(row, 1)
     writer.close()
     return folder
