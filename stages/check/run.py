@@ -21,6 +21,7 @@ def main(sources: Path, imported: Path, out: Path) -> None:
     tree = read_params(Path("params.yaml"))
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
     sections["base"].folder(imported)
+    sections["caption"].place(imported)
     for source in sections["collect"].sources:
         source.verify(sources)
     write_json(out, {"params": "valid"})

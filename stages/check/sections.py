@@ -3,6 +3,7 @@
 from typing import Any
 
 from stages.base.params import BaseParams
+from stages.caption.params import CaptionParams
 from stages.clean.params import CleanParams
 from stages.collect.params import CollectParams
 from stages.encode.params import EncodeParams
@@ -17,6 +18,7 @@ from stages.train.params import TrainParams
 SECTION_TYPES: dict[str, Any] = {
     "base": BaseParams,
     "collect": CollectParams,
+    "caption": CaptionParams,
     "inspect": InspectParams,
     "clean": CleanParams,
     "preprocess": PreprocessParams,

@@ -28,7 +28,7 @@ from stages.core.stage import run_stage
 MANIFEST = pa.schema(
     [(name, pa.string()) for name in ("key", "source", "shard")]
     + [("row", pa.int64()), ("captions", pa.list_(pa.string())), ("repeats", pa.int64())]
-    + [(name, pa.string()) for name in ("role", "group", "split", "license", "attribution")]
+    + [(name, pa.string()) for name in ("role", "group", "split", "license", "attribution", "captions_by")]
 )
 REJECTED = pa.schema(
     [(name, pa.string()) for name in ("key", "source", "shard")]

@@ -37,6 +37,8 @@ RAW = pa.schema(
     ]
 )
 
+CAPTIONS = pa.schema([("key", pa.string()), ("caption", pa.string())])  # written by a model where a source has none
+
 FAILURE = pa.schema([("source", pa.string()), ("path", pa.string()), ("code", pa.string()), ("detail", pa.string())])
 
 

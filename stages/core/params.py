@@ -21,6 +21,7 @@ T = TypeVar("T")
 SECTIONS = (
     "base",
     "collect",
+    "caption",
     "inspect",
     "clean",
     "preprocess",

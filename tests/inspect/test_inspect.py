@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
 from stages.core.files import write_json
-from stages.core.pairs import RAW, SOURCES, Pair, ShardWriter
+from stages.core.pairs import CAPTIONS, RAW, SOURCES, Pair, ShardWriter, write_table
 from stages.inspect.measures import entropy, measure, sharpness
 from stages.inspect.params import InspectParams
 from stages.inspect.run import main
@@ -65,9 +66,10 @@ def test_in_equals_out_and_workers_change_nothing(in_folder: Path, monkeypatch: 
             writer.add(pair.row(), len(data))
         writer.close()
     write_json(in_folder / "raw" / SOURCES, ["b", "a"])
+    write_table(pa.Table.from_pylist([], schema=CAPTIONS), in_folder / "captions.parquet")
     for workers in ("1", "2"):
         monkeypatch.setenv("DARKROOM_WORKERS", workers)
-        main(InspectParams(), in_folder / "raw", in_folder / f"out{workers}")
+        main(InspectParams(), in_folder / "raw", in_folder / "captions.parquet", in_folder / f"out{workers}")
     files = sorted(path.relative_to(in_folder / "out1") for path in (in_folder / "out1").rglob("*.*"))
     assert all((in_folder / "out1" / f).read_bytes() == (in_folder / "out2" / f).read_bytes() for f in files)
     table = pd.concat(pd.read_parquet(in_folder / "out1" / f) for f in files if f.suffix == ".parquet")
