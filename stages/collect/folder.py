@@ -15,6 +15,7 @@ from stages.core.errors import StageError
 from stages.core.pairs import Failure
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+ENDINGS = sorted({*PICTURES, *map(str.upper, PICTURES)})  # file systems tell .JPG from .jpg
 SIDECARS = (".txt", ".caption")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "caption", "prompt", "txt")
@@ -24,51 +25,78 @@ KOHYA = re.compile(r"([1-9]\d*)_(.+)")  # repeats, then the words that name inst
 def read_folder(source: Folder, sources: Path) -> Iterator[Found | Failure]:
     """Every file below the folder, in order of relative paths; then the metadata rows that name no picture.
 
-    A file that is no picture, caption or metadata is a failure `unknown_kind`: a
-    picture in a format that nothing here reads must not vanish. Hidden files
-    and DVC's own are left alone.
+    A file that is no picture, caption or metadata is a failure `unknown_kind`: a picture in a format that
+    nothing here reads must not vanish; nor must a caption without a picture (`no_picture`) or what lies behind
+    a link to another folder (`linked_folder`). Hidden files and DVC's own are left alone.
 
     Raises StageError if the folder is missing, leaves `sources`, has no pictures
     or two metadata files side by side.
     """
     root = source.root(sources)
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path.relative_to(root)))
-    pictures = [path for path in files if path.suffix.lower() in PICTURES]
-    tables = [path for path in files if path.name in METADATA]
-    if not pictures:
-        raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
-    if len({path.parent for path in tables}) < len(tables):
-        raise StageError(str(root), "has two metadata files in one folder", "leave one of them")
-    layout = layout_of(root, files) if source.layout == "auto" else source.layout
+    tables, layout = survey(root)
+    layout = layout if source.layout == "auto" else source.layout
+    print(f"{source.name}: layout {layout}")
     rows: dict[str, dict[str, Any]] = {}
     missing: list[Failure] = []
     if layout == "metadata":
         if not tables:
             raise StageError(str(root), "has no metadata file", f"add {', '.join(METADATA[:-1])} or {METADATA[-1]}")
-        rows, missing = _rows_by_picture(source, root, tables, set(map(_plain, files)))
-    for path in files:
-        name = path.relative_to(root).as_posix()
-        if path.suffix.lower() in PICTURES:
-            if layout == "metadata":
-                row = rows.get(_plain(path))
-                yield _read(source, root, path, **row) if row else no_caption_row(source, name)
-            else:
-                yield _read(source, root, path, **_said_by_place(layout, root, path))
-        elif path not in tables and path.suffix.lower() not in (*SIDECARS, ".dvc"):
+        rows, missing = _rows_by_picture(source, root, tables)
+    for path in walk(root):
+        name, suffix, row = path.relative_to(root).as_posix(), path.suffix.lower(), rows.pop(_plain(path), None)
+        if path.is_dir():
+            yield Failure(source.name, name, "linked_folder", "links to folders are not followed")
+        elif suffix in PICTURES and layout == "metadata":
+            yield _read(source, root, path, **row) if row else no_caption_row(source, name)
+        elif suffix in PICTURES:
+            yield _read(source, root, path, **_said_by_place(layout, root, path))
+        elif suffix in SIDECARS:
+            if row or (layout != "metadata" and not any(path.with_suffix(end).exists() for end in ENDINGS)):
+                yield Failure(source.name, name, "no_picture", "a caption without a picture")
+        elif path not in tables and suffix != ".dvc":
             yield Failure(source.name, name, "unknown_kind", "no picture that is known here")
+    hidden = [os.path.relpath(path, root) for path in rows]
+    missing += [Failure(source.name, name, "hidden_file", "its name begins with a dot") for name in hidden]
     yield from sorted(missing, key=lambda failure: failure.path)
 
 
-def layout_of(root: Path, files: list[Path]) -> str:
-    """The layout that the files show: metadata tables, else kohya's folders, else sidecars, else class folders."""
-    pictures = [path for path in files if path.suffix.lower() in PICTURES]
-    if any(path.name in METADATA for path in files):
-        return "metadata"
-    if all(path.parent != root and KOHYA.fullmatch(path.parent.name) for path in pictures):
-        return "kohya"
-    if any(path.suffix.lower() in SIDECARS for path in files) or any(path.parent == root for path in pictures):
-        return "sidecar"
-    return "classes"
+def walk(folder: Path) -> Iterator[Path]:
+    """Files, and links to folders, in order of relative paths, hidden ones left out; memory holds a folder's names."""
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(folder / entry.name)
+        else:
+            yield folder / entry.name
+
+
+def survey(root: Path) -> tuple[list[Path], str]:
+    """The metadata tables, and the layout that the files show.
+
+    metadata where there are tables, else kohya if all pictures lie in such folders, else sidecar if there is a
+    caption or a picture in the root, else classes. Raises StageError as `read_folder` says.
+    """
+    tables: list[Path] = []
+    pictures = sidecars = at_root = others = 0
+    for path in walk(root):
+        suffix = path.suffix.lower()
+        if path.name in METADATA:
+            tables.append(path)
+        elif suffix in PICTURES:
+            pictures += 1
+            at_root += path.parent == root
+            others += path.parent == root or not KOHYA.fullmatch(path.parent.name)
+        sidecars += suffix in SIDECARS
+    if not pictures:
+        raise StageError(str(root), "has no pictures", f"put some there ({', '.join(sorted(PICTURES))})")
+    if len({path.parent for path in tables}) < len(tables):
+        raise StageError(str(root), "has two metadata files in one folder", "leave one of them")
+    if tables:
+        return tables, "metadata"
+    return tables, "sidecar" if others and (sidecars or at_root) else "classes" if others else "kohya"
 
 
 def no_caption_row(source: Folder, name: str) -> Failure:
@@ -87,10 +115,6 @@ def _said_by_place(layout: str, root: Path, path: Path) -> dict[str, Any]:
     return {"captions": _sidecar_captions(root, path), "extra": {}}
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _plain(path: Path) -> str:
     """One name for a file, however it is written; links are not followed."""
     return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps `..`, Path.resolve follows links
@@ -100,9 +124,7 @@ def _inside(root: Path, path: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def _rows_by_picture(
-    source: Folder, root: Path, tables: list[Path], known: set[str]
-) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
+def _rows_by_picture(source: Folder, root: Path, tables: list[Path]) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
     """captions and extra columns by picture, and the rows that name none."""
     rows: dict[str, dict[str, Any]] = {}
     missing: list[Failure] = []
@@ -117,7 +139,7 @@ def _rows_by_picture(
             caption = row.pop(column)
             if not _inside(root, path):
                 missing.append(Failure(source.name, name, "outside_folder"))
-            elif _plain(path) not in known:
+            elif not path.is_file():
                 missing.append(Failure(source.name, name, "missing_file"))
             else:
                 kept = rows.setdefault(_plain(path), {"captions": [], "extra": row})

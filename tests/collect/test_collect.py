@@ -18,6 +18,7 @@ from stages.collect.run import main
 from stages.collect.spool import FailureWriter, write_source
 from stages.core.errors import StageError
 from stages.core.pairs import FAILURES, Failure, Pair, shards_below
+from tests.collect.reading import read
 from tests.pictures import drawing, encoded
 
 
@@ -125,6 +126,106 @@ def test_files_of_unknown_kind_do_not_vanish(mine: Path) -> None:
         (mine / name).write_bytes(b"x")
     failed = {path: item.code for path, item in items(folder(), mine.parent).items() if isinstance(item, Failure)}
     assert failed == {"b.heic": "unknown_kind", "sub/clip.mp4": "unknown_kind"}
+
+
+def test_orphans_links_and_odd_rows_do_not_vanish(mine: Path) -> None:
+    (mine / "lonely.txt").write_text("a caption")
+    (mine.parent / "elsewhere").mkdir()
+    (mine / "linked").symlink_to(mine.parent / "elsewhere")
+    failed = {path: item.code for path, item in items(folder(), mine.parent).items() if isinstance(item, Failure)}
+    assert failed == {"linked": "linked_folder", "lonely.txt": "no_picture"}
+    (mine / ".hidden.png").write_bytes(encoded(drawing(9)))
+    (mine / "metadata.csv").write_text("file_name,text\n.hidden.png,x\nlonely.txt,y\na.png,z\n")
+    failed = {path: item.code for path, item in items(folder(), mine.parent).items() if isinstance(item, Failure)}
+    assert failed == {
+        "b.PNG": "no_caption_row",
+        "linked": "linked_folder",
+        "lonely.txt": "no_picture",
+        "sub/c.png": "no_caption_row",
+        ".hidden.png": "hidden_file",
+    }
+
+
+def tree(root: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encoded(drawing(number)))
+    return root
+
+
+def test_layouts_are_found_and_can_be_forced(tmp_path: Path) -> None:
+    root = tree(tmp_path / "mine", "10_sks dog/a.png", "10_sks dog/b.png", "1_dog/c.png")
+    (root / "1_dog" / "c.txt").write_text("a photo of a dog")
+    pairs, _ = read(folder(fallback="a photo of {class}"), tmp_path)
+    told = {path: (pair.captions, pair.repeats) for path, pair in pairs.items()}
+    assert told == {
+        "1_dog/c.png": (["a photo of a dog"], 1),
+        "10_sks dog/a.png": (["a photo of sks dog"], 10),
+        "10_sks dog/b.png": (["a photo of sks dog"], 10),
+    }
+    assert read(folder(repeats=3), tmp_path)[0]["10_sks dog/a.png"].repeats == 30
+    assert read(folder(), tmp_path)[0]["10_sks dog/a.png"].captions == []  # never silently the class
+    plain, _ = read(folder(layout="sidecar"), tmp_path)
+    assert [(pair.captions, pair.repeats) for pair in plain.values()] == [([], 1), ([], 1), (["a photo of a dog"], 1)]
+    classes, _ = read(folder(layout="classes", captions=["a {class}"]), tmp_path)
+    assert classes["10_sks dog/a.png"].captions == ["a 10 sks dog"]
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    tree(tmp_path / "mine", "black_cat/a.png", "dog/b.png", "dog/puppies/c.png")
+    pairs, _ = read(folder(), tmp_path)
+    assert [pair.captions for pair in pairs.values()] == [["black cat"], ["dog"], ["puppies"]]
+
+
+def finished(found: Found, **options: object) -> Pair | Failure:
+    return Finisher(folder(**options)).finish(found)
+
+
+def test_caption_options() -> None:
+    found = Found(b"x", "a", ["the longest one", "two words", "  "], {"class": "wren", "wing": 3.5, "none": None})
+    assert captions(finished(found)) == ["the longest one", "two words"]
+    assert captions(finished(found, use="first")) == ["the longest one"]
+    assert captions(finished(found, use="shortest", trigger="sks")) == ["sks, two words"]
+    templates = ["{caption}, {class}", "a {class} with a wing of {wing} cm", "{none}", "{caption} {absent}"]
+    assert captions(finished(found, use="longest", captions=templates)) == [
+        "the longest one, wren",
+        "a wren with a wing of 3.5 cm",
+    ]
+    bare = Found(b"x", "a", [], {"class": "{wing}"})
+    assert captions(finished(bare)) == []
+    assert captions(finished(bare, fallback="a {class}")) == ["a {wing}"]  # a field's text is never a template
+    assert captions(finished(bare, fallback="a {wing}")) == []
+
+
+def test_a_field_that_no_picture_has_is_a_slip_of_the_pen(mine: Path) -> None:
+    with pytest.raises(StageError, match=r"no picture has the field clas of the caption 'a \{clas\}'; use caption"):
+        read(folder(captions=["a {clas}"]), mine.parent)
+
+
+@pytest.mark.parametrize(
+    ("terms", "allowed", "passes"),
+    [
+        ("CC BY 4.0", ["cc by*"], True),
+        ("CC0", ["CC BY*", "CC0"], True),
+        ("all rights reserved", ["CC*"], False),
+        (None, ["*"], False),
+        (None, [], True),
+    ],
+)
+def test_only_licences_that_are_allowed(terms: str | None, allowed: list[str], passes: bool) -> None:
+    item = finished(Found(b"x", "a", [], license=terms), licenses=allowed)
+    assert isinstance(item, Pair) == passes
+    assert passes or (isinstance(item, Failure) and item.code == "license_not_allowed")
+
+
+def test_columns_roles_and_what_the_source_leaves_open() -> None:
+    found = Found(b"x", "a", [], {"punsafe": 0.1, "hash": 7}, license="CC0", repeats=2)
+    item = finished(
+        found, columns=["punsafe", "gone"], role="regularisation", license="MIT", attribution="me", repeats=3
+    )
+    assert isinstance(item, Pair)
+    assert json.loads(item.extra) == {"gone": None, "punsafe": 0.1}
+    assert (item.role, item.license, item.attribution, item.repeats) == ("regularisation", "CC0", "me", 6)
 
 
 def test_two_metadata_files_side_by_side_are_refused(mine: Path) -> None:
