@@ -22,7 +22,7 @@ from tests.collect.reading import read
 from tests.pictures import drawing, encoded
 
 
-def folder(name: str = "mine", **options: object) -> Folder:
+def folder(*, name: str = "mine", **options: Any) -> Folder:
     return Folder.model_validate({"kind": "folder", "name": name, **options})
 
 
@@ -177,7 +177,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert [pair.captions for pair in pairs.values()] == [["black cat"], ["dog"], ["puppies"]]
 
 
-def finished(found: Found, **options: object) -> Pair | Failure:
+def finished(found: Found, **options: Any) -> Pair | Failure:
     return Finisher(folder(**options)).finish(found)
 
 
