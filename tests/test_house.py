@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -193,3 +195,20 @@ def test_shipped_params_are_valid_and_short() -> None:
         for name, kind in SECTION_TYPES.items():
             parse_section(kind, name, tree.get(name))
     assert len((ROOT / "params.yaml").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize(("stage", "offline"), [("base", ""), ("caption", ""), ("collect", ""), ("train", "1")])
+def test_only_stages_that_fetch_reach_the_hub(stage: str, offline: str) -> None:
+    shown = (
+        "import os, sys; sys.orig_argv = ['python', '-m', sys.argv[1]]; import stages;"
+        "print(os.environ.get('HF_HUB_OFFLINE', ''))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", shown, f"stages.{stage}.run"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == offline

@@ -48,6 +48,7 @@ def main(
     evaluation: Path,
     curves: Path,
     collected: Path,
+    captioned: Path,
     cleaned: Path,
     finished: Path,
     encoded: Path,
@@ -63,6 +64,7 @@ def main(
     page = environment.get_template("page.html.jinja").render(
         title=params.title,
         funnel=funnel(read_json(collected), read_json(cleaned), read_json(finished)),
+        captions=caption_counts(read_json(collected), read_json(captioned)),
         models=list(figures),
         figures=figure_rows(figures),
         vae_psnr=read_json(encoded)["vae_psnr"],
@@ -93,6 +95,17 @@ def funnel(collected: dict[str, Any], cleaned: dict[str, Any], finished: dict[st
         ("kept", cleaned["kept"], f"{cleaned['rejected']:,} rejected"),
         ("trained on", finished["train"], f"{finished['validation']:,} held out{small}"),
     ]
+
+
+def caption_counts(collected: dict[str, Any], captioned: dict[str, int]) -> dict[str, int]:
+    """How many pictures came without a caption of their own, and who gave them one."""
+    fallback = sum(source["fallback_caption"] for source in collected.values())
+    return {
+        "missing": captioned["without_caption"] + fallback,
+        "fallback": fallback,
+        "model": captioned["captioned"],
+        "none": captioned["without_caption"] - captioned["captioned"],
+    }
 
 
 def figure_rows(figures: dict[str, dict[str, float]]) -> list[tuple[str, list[tuple[str, bool]]]]:

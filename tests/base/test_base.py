@@ -92,7 +92,7 @@ def test_missing_folders_and_odd_names(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"base\.model: the folder .*nothing is missing"):
         main(BaseParams(model="folder:nothing"), tmp_path, SHIPPED, tmp_path / "base")
     for name in ("folder:../x", "random:huge", "hub:a/b", "hub:a/b@main", "runwayml/x"):
-        with pytest.raises(ValueError, match="it has to be random:tiny"):
+        with pytest.raises(ValueError, match="it has to be tiny-sd"):
             BaseParams(model=name)
 
 
