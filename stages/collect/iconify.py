@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import resvg_py
+from pydantic import BaseModel, Field, ValidationError
 
 from stages.collect.found import Found
 from stages.collect.params import Iconify
@@ -24,35 +25,73 @@ from stages.core.pairs import Failure
 SKIN_TONE = re.compile(
     r"(?<!traffic)(?<!car)-(?:(?:medium-light|medium-dark|light|medium|dark)(?:-skin-tone(?=-|$)|$)|tone[1-5](?=-|$))"
 )
-TURNS = ("hFlip", "vFlip", "rotate")
+# resvg opens files that an <image> names by absolute path.
+OUTSIDE = re.compile(r"""href\s*=\s*["'](?!#|data:image/(?:png|jpe?g|gif|webp)[;,])""", re.IGNORECASE)
+
+
+class Icon(BaseModel):
+    """One drawing; the numbers are its view box, the set's or 0 0 16 16 where there are none."""
+
+    body: str
+    left: float | None = None
+    top: float | None = None
+    width: float | None = None
+    height: float | None = None
+    hidden: bool = False
+
+
+class Alias(BaseModel):
+    """Another name of an icon, which may turn it."""
+
+    parent: str
+    h_flip: bool = Field(False, alias="hFlip")
+    v_flip: bool = Field(False, alias="vFlip")
+    rotate: int = 0
+
+    @property
+    def turns(self) -> bool:
+        return self.h_flip or self.v_flip or self.rotate % 4 > 0
+
+
+class IconSet(BaseModel):
+    """icons.json."""
+
+    icons: dict[str, Icon]
+    aliases: dict[str, Alias] = {}
+    left: float = 0
+    top: float = 0
+    width: float = 16
+    height: float = 16
 
 
 def read_iconify(source: Iconify, sources: Path) -> Iterator[Found | Failure]:
     """Every picture of the set in order of names; a plain alias is one more caption of its parent.
 
-    Hidden icons (withdrawn by their set), aliases without a parent and unwanted skin tones are failures.
-    Raises StageError if the folder is no icon set.
+    Hidden icons (withdrawn by their set), aliases without a parent, drawings that name files (`outside_folder`)
+    and unwanted skin tones are failures. Raises StageError if the folder is no icon set.
     """
     root = source.root(sources)
-    icon_set, about = _read_json(root / "icons.json"), _read_json(root / "info.json")
-    icons, aliases = icon_set.get("icons", {}), icon_set.get("aliases", {})
-    if not icons:
-        raise StageError(str(root / "icons.json"), "has no icons", "unpack the npm package again")
-    names: dict[str, list[str]] = {name: [name] for name, icon in icons.items() if not icon.get("hidden")}
+    about = _read_json(root / "info.json")
+    try:
+        icon_set = IconSet.model_validate(_read_json(root / "icons.json"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise StageError(str(root / "icons.json"), f"is no icon set ({said})", "unpack the npm package again") from None
+    icons, aliases = icon_set.icons, icon_set.aliases
+    names = {name: [name] for name, icon in icons.items() if not icon.hidden}
     turned: list[str] = []
-    lost = [Failure(source.name, name, "hidden") for name, icon in icons.items() if icon.get("hidden")]
+    lost = [Failure(source.name, name, "hidden") for name, icon in icons.items() if icon.hidden]
     for name in sorted(aliases):
-        parent = aliases[name]["parent"]
+        parent = aliases[name].parent
         if parent not in names:
             lost.append(Failure(source.name, name, "no_parent", parent))
-        elif any(aliases[name].get(turn) for turn in TURNS):
+        elif aliases[name].turns:
             turned.append(name)
         else:
             names[parent].append(name)
-    tasks: list[tuple[str, list[str], str]] = [
-        (name, captions, svg_of(icon_set, icons[name], {})) for name, captions in names.items()
-    ]
-    tasks += [(name, [name], svg_of(icon_set, icons[aliases[name]["parent"]], aliases[name])) for name in turned]
+    tasks = [(name, captions, svg_of(icon_set, icons[name])) for name, captions in names.items()]
+    tasks += [(name, [name], svg_of(icon_set, icons[aliases[name].parent], aliases[name])) for name in turned]
     if not source.skin_tones:
         lost += [Failure(source.name, name, "skin_tone") for _, names, _ in tasks for name in names if _has_tone(name)]
         tasks = [(name, [each for each in names if not _has_tone(each)], svg) for name, names, svg in tasks]
@@ -68,16 +107,14 @@ def _has_tone(name: str) -> bool:
     return SKIN_TONE.search(name) is not None
 
 
-def svg_of(icon_set: dict[str, Any], icon: dict[str, Any], alias: dict[str, Any]) -> str:
+def svg_of(icon_set: IconSet, icon: Icon, alias: Alias | None = None) -> str:
     """The icon as an SVG file. An alias may turn it: mirrored first, then by quarters clockwise."""
     left, top, width, height = (
-        float(icon.get(name, icon_set.get(name, default)))
-        for name, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+        getattr(icon_set if getattr(icon, name) is None else icon, name) for name in ("left", "top", "width", "height")
     )
-    body, x, y = icon["body"], left + width / 2, top + height / 2
-    turn = 90 * (int(alias.get("rotate", 0)) % 4)
-    across, down = (-1 if alias.get(flip) else 1 for flip in ("hFlip", "vFlip"))
-    if turn or (across, down) != (1, 1):
+    body, turn, x, y = icon.body, 0, left + width / 2, top + height / 2
+    if alias:
+        turn, across, down = 90 * (alias.rotate % 4), 1 - 2 * alias.h_flip, 1 - 2 * alias.v_flip
         move = f"translate({x} {y}) rotate({turn}) scale({across} {down}) translate({-x} {-y})"
         body = f'<g transform="{move}">{body}</g>'
     if turn % 180:
@@ -93,6 +130,8 @@ def _draw(source: Iconify, about: dict[str, Any], tasks: list[tuple[str, list[st
 
 
 def _draw_one(source: Iconify, about: dict[str, Any], name: str, names: list[str], svg: str) -> Found | Failure:
+    if OUTSIDE.search(svg):
+        return Failure(source.name, name, "outside_folder", "its drawing names a file")
     try:
         data = resvg_py.svg_to_bytes(svg_string=svg, width=source.side, height=source.side, skip_system_fonts=True)
     except ValueError as error:

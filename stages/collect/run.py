@@ -19,6 +19,7 @@ from stages.collect.params import CollectParams
 from stages.collect.parquet import read_parquet
 from stages.collect.spool import FailureWriter, write_source
 from stages.collect.webdataset import read_webdataset
+from stages.core.engine import progress
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.pairs import FAILURES, SOURCES, Failure
@@ -45,7 +46,9 @@ def main(params: CollectParams, sources: Path, out: Path, metrics: Path) -> None
                 item if isinstance(item, Failure) else finisher.finish(item)
                 for item in READERS[source.kind](source, sources)
             )
-            rows, uncaptioned = write_source(found, source.limit, folder / source.name, failures)
+            with progress() as bar:
+                shown = bar.track(found, description=source.name)
+                rows, uncaptioned = write_source(shown, source.limit, folder / source.name, failures)
             codes = failures.counts[source.name]
             if not rows:
                 first = failures.first.get(source.name)

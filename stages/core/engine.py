@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import joblib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from stages.core.errors import StageError
 
@@ -49,12 +50,20 @@ def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> It
             yield result
 
 
+class Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.1f}/s" if task.speed else "")
+
+
 def progress() -> Progress:
-    """A bar with count and time left; on a terminal only."""
+    """A bar with count, rate and time left; on a terminal only."""
     return Progress(
         TextColumn("{task.description:10}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),

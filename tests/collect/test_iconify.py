@@ -25,6 +25,7 @@ ICONS: dict[str, Any] = {
         "waving-hand-medium-dark-skin-tone": {"body": '<circle cx="8" cy="8" r="4" fill="#630"/>'},
         "waving-hand": {"body": '<circle cx="8" cy="8" r="4" fill="#fc0"/>'},
         "broken": {"body": "<path"},
+        "spy": {"body": '<image XLINK:HREF = "/etc/picture.png" width="8" height="8"/>'},
         "wide": {"body": '<path fill="#00f" d="M4 0h24v8H4z"/>', "left": 4, "width": 24, "height": 8},
     },
     "aliases": {
@@ -61,7 +62,7 @@ def test_in_is_pictures_aliases_and_failures(sources: Path) -> None:
     pairs, failures = read(sources)
     named = [caption for pair in pairs.values() for caption in pair.captions]
     assert len(named) + len(failures) == len(ICONS["icons"]) + len(ICONS["aliases"])
-    assert failures == {"old-half": "hidden", "stray": "no_parent", "broken": "unreadable"}
+    assert failures == {"old-half": "hidden", "stray": "no_parent", "broken": "unreadable", "spy": "outside_folder"}
     assert [path.removesuffix(".svg") for path in pairs] == sorted(path.removesuffix(".svg") for path in pairs)
 
 
