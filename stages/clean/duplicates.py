@@ -6,6 +6,7 @@ compare only hashes that are equal there. Nothing is missed. (Block permutation:
 Manku et al., Detecting near-duplicates for web crawling, WWW 2007.)
 """
 
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -40,31 +41,53 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
     return left, right, np.bitwise_count(hashes[left] ^ hashes[right]).astype(np.int64)
 
 
-def choose_keepers(phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int) -> dict[int, tuple[int, int]]:
-    """Which pictures are duplicates of a better one: index -> (keeper's index, phash distance).
+@dataclass(frozen=True)
+class Found:
+    """of: duplicate's index -> (keeper's index, phash distance). pairs: all pairs of look-alikes, (P, 2) indices."""
+
+    of: dict[int, tuple[int, int]]
+    pairs: Indices
+
+
+def choose_keepers(
+    phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int, mirrored: tuple[Hashes, Hashes] | None = None
+) -> Found:
+    """Which pictures are duplicates of a better one.
 
     Pictures come best first. A picture is a duplicate if it is within reach of
     one that stays, never merely of another duplicate: no chain leads from a
     picture to one that doesn't resemble it. Of several keepers the nearest counts.
+    mirrored: phash and dhash of the mirrored pictures; with them mirrored copies are within reach too.
     """
     both, first = np.unique(np.stack([phash, dhash], axis=1), axis=0, return_index=True)
     inverse = {(int(p), int(d)): int(index) for (p, d), index in zip(both, first, strict=True)}
-    duplicates = {
-        index: (inverse[pair], 0)
+    twins = {
+        index: inverse[pair]
         for index, pair in enumerate(zip(phash.tolist(), dhash.tolist(), strict=True))
         if inverse[pair] != index
     }
     distinct = np.sort(first)
-    near: dict[int, list[tuple[int, int]]] = {}
-    for left, right, distance in _confirmed(phash[distinct], dhash[distinct], radius, confirm_radius):
-        near.setdefault(int(distinct[right]), []).append((distance, int(distinct[left])))
+    hashes = [(phash[distinct], dhash[distinct])]
+    if mirrored:
+        hashes.append((mirrored[0][distinct], mirrored[1][distinct]))
+    near: dict[int, dict[int, int]] = {}
+    ends = np.concatenate([distinct] * len(hashes)).tolist()
+    stacked = [np.concatenate(parts) for parts in zip(*hashes, strict=True)]
+    for left, right, distance in _confirmed(stacked[0], stacked[1], radius, confirm_radius):
+        better, worse = sorted((ends[left], ends[right]))
+        if better != worse:  # a symmetric picture looks like its own mirrored copy
+            near.setdefault(worse, {}).setdefault(better, distance)
+            near[worse][better] = min(distance, near[worse][better])
+    duplicates = dict.fromkeys(twins, (0, 0))
     for index in sorted(near):
-        keepers = [(distance, better) for distance, better in near[index] if better not in duplicates]
+        keepers = [(distance, better) for better, distance in near[index].items() if better not in duplicates]
         if keepers:
             distance, keeper = min(keepers)
             duplicates[index] = (keeper, distance)
-    # An equal twin of a picture that turned out a duplicate belongs to that one's keeper.
-    return {index: duplicates.get(keeper, (keeper, distance)) for index, (keeper, distance) in duplicates.items()}
+    for index, twin in twins.items():  # an equal twin of a picture that is a duplicate belongs to that one's keeper
+        duplicates[index] = duplicates.get(twin, (twin, 0))
+    pairs = [*twins.items(), *((worse, better) for worse, others in near.items() for better in others)]
+    return Found(duplicates, np.array(pairs, dtype=np.int64).reshape(-1, 2))
 
 
 def _confirmed(phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int) -> list[tuple[int, int, int]]:

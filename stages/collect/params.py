@@ -26,8 +26,10 @@ class Source(Section):
     trigger: str = Field("", description="word put before every caption, with a comma")
     limit: int | None = Field(None, ge=1, description="pictures at most, the same ones each time")
     repeats: int = Field(1, ge=1, description="how often an epoch shows each picture")
-    role: Literal["train", "regularisation"] = Field(
-        "train", description="regularisation: pictures of the class, for prior preservation"
+    role: Literal["train", "regularisation", "benchmark"] = Field(
+        "train",
+        description="regularisation: pictures of the class, for prior preservation; benchmark: never trained on, "
+        "nor anything that looks like them",
     )
     licenses: list[str] = Field(
         default=[], description="only pictures under one of these, such as CC0* or CC BY*; empty: any, and none"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROWS = 512  # rows a shard on average
+GROUP = 128  # pictures a row group
 MOST_BYTES = 512 * 2**20  # Arrow offsets end at 2 GiB; a batch of the largest pictures stays below
 FAILURES = "failures.parquet"
 SOURCES = "sources.json"  # the sources' names in the order they are listed in params.yaml
@@ -46,7 +47,7 @@ FAILURE = pa.schema([("source", pa.string()), ("path", pa.string()), ("code", pa
 class Pair:
     """A picture as its source has it, with what the source says of it.
 
-    key: sha256 of `data`, hex. captions: may be empty. role: train or regularisation.
+    key: sha256 of `data`, hex. captions: may be empty. role: train, regularisation or benchmark.
     repeats: how often an epoch shows it.
     group: what must stay on one side of a split. split: train, validation or None.
     extra: further columns of the source, JSON.
@@ -84,7 +85,7 @@ class Failure:
 
 @dataclass
 class ShardWriter:
-    """Writes rows with a `key` and an `image` to numbered shards in `folder`."""
+    """Writes rows with a `key` and an `image` to numbered shards in `folder`; memory holds a row group."""
 
     folder: Path
     schema: pa.Schema
@@ -92,6 +93,7 @@ class ShardWriter:
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _bytes: int = 0
     _shard: int = 0
+    _file: pq.ParquetWriter | None = None
 
     def add(self, row: dict[str, Any], size: int) -> None:
         self._rows.append(row)
@@ -99,28 +101,38 @@ class ShardWriter:
         self.written += 1
         if int(str(row["key"])[:8], 16) % ROWS == 0 or self._bytes >= MOST_BYTES:
             self.close()
+        elif len(self._rows) == GROUP:
+            self._flush()
 
     def close(self) -> None:
-        """Write what is held, if anything is."""
-        if self._rows:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            table = pa.Table.from_pylist(self._rows, schema=self.schema)
-            write_table(table, self.folder / f"{self._shard:05d}.parquet")
+        """End the shard, if one was begun."""
+        self._flush()
+        if self._file:
+            self._file.close()
+            self._file, self._bytes = None, 0
             self._shard += 1
-            self._rows, self._bytes = [], 0
+
+    def _flush(self) -> None:
+        if self._rows and not self._file:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = _writer(self.folder / f"{self._shard:05d}.parquet", self.schema)
+        if self._rows and self._file:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
+            self._rows = []
 
 
 def write_table(table: pa.Table, path: Path) -> None:
+    """Write a whole table as shards are written."""
+    with _writer(path, table.schema) as file:
+        file.write_table(table, row_group_size=GROUP if "image" in table.schema.names else 65_536)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """One way to write Parquet: pictures as they are, text in zstd, small row groups for random reads."""
-    pictures = {"image.bytes", "image.path"} if "image" in table.schema.names else set()
-    columns = [name for name in table.schema.names if name != "image"]
-    pq.write_table(
-        table,
-        path,
-        row_group_size=128 if pictures else 65_536,
-        compression={**dict.fromkeys(columns, "zstd"), **dict.fromkeys(pictures, "none")} if pictures else "zstd",
-        use_dictionary=columns,
-    )
+    pictures = {"image.bytes", "image.path"} if "image" in schema.names else set[str]()
+    columns = [name for name in schema.names if name != "image"]
+    compression = {**dict.fromkeys(columns, "zstd"), **dict.fromkeys(pictures, "none")} if pictures else "zstd"
+    return pq.ParquetWriter(path, schema, compression=compression, use_dictionary=columns)
 
 
 def shards_below(folder: Path) -> list[Path]:

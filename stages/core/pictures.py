@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -11,48 +11,97 @@ Colour = tuple[int, int, int]
 
 # Pillow knows more; some of it starts other programs (EPS runs Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+EOI = b"\xff\xd9"
+PADS = (b"", bytes(range(255)), bytes(range(254, -1, -1)), bytes(7 * n % 255 for n in range(255)))
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # of EXIF: the values that turn width into height
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+# Codes of pictures that there are; the others have none.
+SHOWN = ("ok", "animated", "missing_eoi")
 
 
 @dataclass(frozen=True)
 class Picture:
     """What the bytes are.
 
-    code: ok, animated (the first frame is taken), truncated, unreadable or bomb.
-    image: upright, mode RGB, sRGB, 8 bits; None unless code is ok or animated.
-    format, mode: as stored ("" if unknown). transparent: share of pixels below half opacity, 0 to 1.
+    code: ok; animated (the first frame is taken); missing_eoi (a JPEG that is whole but for its last two bytes);
+    truncated, unreadable or bomb. image: upright, mode RGB, sRGB, 8 bits; None unless the code is one of SHOWN.
+    width, height: px, upright, as stored, however `image` was reduced; 0 if unknown.
+    format, mode: as stored ("" if unknown). profile: the colour profile's name; "" if there is none, or a broken one.
+    transparent: share of pixels below half opacity, 0 to 1.
     """
 
     code: str
     image: Image.Image | None = None
+    width: int = 0
+    height: int = 0
     format: str = ""
     mode: str = ""
+    profile: str = ""
     transparent: float = 0.0
 
 
-def decode(data: bytes, background: Colour, most_pixels: int) -> Picture:
+def decode(data: bytes, background: Colour, most_pixels: int, side: int | None = None) -> Picture:
     """Decode a file, orient it, bring it to 8-bit sRGB and lay it over `background`.
 
-    Nothing in the bytes can raise: pictures come from strangers.
+    side: px; where the shorter side is longer, `image` is reduced until it is this, and a JPEG is decoded at an
+    eighth, quarter or half of its size first, which takes a third of the time. Nothing in the bytes can raise:
+    pictures come from strangers.
     """
+    picture = _decode(data, background, most_pixels, side)
+    if picture.code == "truncated" and picture.format == "JPEG":
+        # What follows the end of the last scan is skipped. Where it isn't, a part of the scan was missing.
+        scan = data.rstrip(EOI[:1])
+        tries = [_decode(scan + more + EOI, background, most_pixels, side) for more in PADS]
+        if len({one.image.tobytes() if one.image else None for one in tries}) == 1 and tries[0].image:
+            return replace(tries[0], code="missing_eoi")
+    return picture
+
+
+def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None) -> Picture:
+    width = height = 0
     name = mode = ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the codes below say what matters
         try:
             stored = Image.open(io.BytesIO(data), formats=FORMATS)
-            name, mode = stored.format or "", stored.mode
-            if stored.width * stored.height > most_pixels:
-                return Picture("bomb", format=name, mode=mode)
+            name, mode, (width, height) = stored.format or "", stored.mode, stored.size
+            if width * height > most_pixels:
+                return Picture("bomb", None, width, height, name, mode)
+            if side:
+                stored.draft(None, (side, side))
             stored.load()
-            upright = ImageOps.exif_transpose(stored)
+            upright, lay = _upright(stored)
+            width, height = (height, width) if lay else (width, height)
+            profile = upright.info.get("icc_profile")
             image, transparent = _to_srgb(upright, background)
             code = "animated" if getattr(stored, "n_frames", 1) > 1 else "ok"
         except Image.DecompressionBombError:
-            return Picture("bomb", format=name, mode=mode)
+            return Picture("bomb", None, width, height, name, mode)
         except Exception as error:  # noqa: BLE001 - decoders raise whatever they like on broken bytes; the row says so
             cut = isinstance(error, OSError) and "truncated" in str(error)
-            return Picture("truncated" if cut else "unreadable", format=name, mode=mode)
-    return Picture(code, image, name, mode, transparent)
+            return Picture("truncated" if cut else "unreadable", None, width, height, name, mode)
+    if side and min(image.size) > side:
+        scale = side / min(image.size)
+        size = round(image.width * scale), round(image.height * scale)
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return Picture(code, image, width, height, name, mode, _name_of(profile), transparent)
+
+
+def _upright(stored: Image.Image) -> tuple[Image.Image, bool]:
+    """Turned as its EXIF says, and whether it lay on its side; broken EXIF is none, as viewers have it."""
+    try:
+        return ImageOps.exif_transpose(stored), stored.getexif().get(ORIENTATION) in LYING
+    except Exception:  # noqa: BLE001 - Pillow's reader of EXIF raises whatever it likes on broken bytes
+        return stored, False
+
+
+def _name_of(profile: bytes | None) -> str:
+    try:
+        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() if profile else ""
+    except (ImageCms.PyCMSError, OSError):
+        return ""
 
 
 def _to_srgb(image: Image.Image, background: Colour) -> tuple[Image.Image, float]:

@@ -1,65 +1,99 @@
-"""inspect: measure every picture once.
+"""inspect: measure every picture and every caption once.
 
 in    data/raw         pictures and captions
       data/captions.parquet  captions written for those that had none
 out   data/inspected   <source>/<n>.parquet, a row a row of data/raw: where it stands,
-      what its source says of it, and what it measures
+      what its source says of it, and what picture and captions measure
 """
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 
+from stages.core import pictures
 from stages.core.engine import map_shards
-from stages.core.files import replacing
+from stages.core.files import file_digest, replacing, scratch
 from stages.core.pairs import CAPTIONS, RAW, SOURCES, read_rows, shards_below, write_table
+from stages.core.reuse import Reuse
 from stages.core.stage import run_stage
-from stages.inspect.measures import measure
+from stages.inspect import measures
+from stages.inspect.captions import measure_caption
 from stages.inspect.params import InspectParams
 
+CAPTION = pa.struct(
+    [
+        ("words", pa.int64()),
+        ("characters", pa.int64()),
+        ("language", pa.string()),
+        ("confidence", pa.float64()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
 MEASURED = pa.schema(
     [("shard", pa.string()), ("row", pa.int64())]
     + [column for column in RAW if column.name != "image"]
     + [("captions_by", pa.string())]  # source or model; null where there are none
-    + [(name, pa.string()) for name in ("code", "format", "mode")]
+    + [("measured_captions", pa.list_(CAPTION))]  # one for each of captions
+    + [(name, pa.string()) for name in ("code", "format", "mode", "profile")]
     + [("transparent", pa.float64()), ("width", pa.int64()), ("height", pa.int64())]
-    + [(name, pa.string()) for name in ("phash", "dhash", "hash_version")]
-    + [(name, pa.float64()) for name in ("sharpness", "brightness", "contrast", "entropy")]
+    + [(name, pa.string()) for name in ("pixels", "phash", "dhash", "phash_mirrored", "dhash_mirrored", "hash_version")]
+    + [(name, pa.float64()) for name in ("sharpness", "brightness", "contrast", "saturation", "entropy", "border")]
 )
 
 
 def main(params: InspectParams, raw: Path, captions: Path, out: Path) -> None:
-    """Measure shard by shard."""
+    """Measure shard by shard; what was measured of a picture in an earlier run is taken from there."""
     shards = shards_below(raw)
     written = {row["key"]: row["caption"] for row in read_rows([captions], CAPTIONS.names)}
+    reuse = Reuse(scratch("inspect") / f"{made_of(params)}.sqlite")
     codes: Counter[str] = Counter()
+    measured = 0
     with replacing(out) as folder:
-        for counted in map_shards(partial(inspect_shard, params, raw, written, folder), shards, "inspect"):
+        task = partial(inspect_shard, params, reuse, raw, written, folder)
+        for counted, new in map_shards(task, shards, "inspect"):
             codes.update(counted)
+            reuse.put(new)
+            measured += len(new)
         shutil.copyfile(raw / SOURCES, folder / SOURCES)
-    print(f"{codes.total()} pictures: {', '.join(f'{count} {code}' for code, count in sorted(codes.items()))}")
+    said = ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+    print(f"{codes.total()} pictures: {said}; {measured} measured, the others known")
 
 
-def inspect_shard(params: InspectParams, raw: Path, written: dict[str, str], out: Path, shard: Path) -> Counter[str]:
-    """Measure one shard; give back how many rows have which decode code."""
+def made_of(params: InspectParams) -> str:
+    """What a picture's measures depend on beside its bytes: params, code and libraries."""
+    code = [file_digest(Path(str(module.__file__))) for module in (measures, pictures)]
+    return sha256("\n".join([params.model_dump_json(), measures.HASH_VERSION, *code]).encode()).hexdigest()[:32]
+
+
+def inspect_shard(
+    params: InspectParams, reuse: Reuse, raw: Path, written: dict[str, str], out: Path, shard: Path
+) -> tuple[Counter[str], dict[str, bytes]]:
+    """Measure one shard; give back how many rows have which decode code, and the measures that are new, by key."""
     name = shard.relative_to(raw)
     red, green, blue = params.background
-    rows = []
+    known = reuse.get(row["key"] for row in read_rows([shard], ["key"]))
+    rows, new = [], {}
     for number, row in enumerate(read_rows([shard], RAW.names)):
-        image = row.pop("image")
-        by = "source" if row["captions"] else "model" if row["key"] in written else None
+        key, image = row["key"], row.pop("image")
+        if key not in known:
+            measured = measures.measure(image["bytes"], (red, green, blue), params.most_pixels)
+            known[key] = new[key] = json.dumps(asdict(measured)).encode()
+        by = "source" if row["captions"] else "model" if key in written else None
         if by == "model":
-            row["captions"] = [written[row["key"]]]
-        measures = measure(image["bytes"], (red, green, blue), params.most_pixels)
-        rows.append({"shard": name.as_posix(), "row": number, **row, "captions_by": by, **asdict(measures)})
+            row["captions"] = [written[key]]
+        of_captions = [asdict(measure_caption(caption)) for caption in row["captions"]]
+        place = {"shard": name.as_posix(), "row": number, "captions_by": by, "measured_captions": of_captions}
+        rows.append({**row, **place, **json.loads(known[key])})
     path = out / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(pa.Table.from_pylist(rows, schema=MEASURED), path)
-    return Counter(str(row["code"]) for row in rows)
+    return Counter(str(row["code"]) for row in rows), new
 
 
 if __name__ == "__main__":

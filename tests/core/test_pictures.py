@@ -1,12 +1,14 @@
 """Every odd format becomes an upright sRGB picture, and every broken one a code."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.core.pictures import Picture, decode
+from stages.core.pictures import SHOWN, Picture, decode
 from tests.pictures import bomb, drawing, encoded, rotated_by_exif, sixteen_bit, with_profile
 
 WHITE = (255, 255, 255)
@@ -80,13 +82,48 @@ def test_animations_give_their_first_frame() -> None:
         (b"<html>not found</html>", "unreadable"),
         (encoded(IMAGE)[:-200], "truncated"),
         (encoded(IMAGE, "JPEG")[:-200], "truncated"),
+        (encoded(IMAGE, "JPEG")[:-3], "truncated"),
         (bomb(), "bomb"),
     ],
-    ids=["empty", "header", "html", "png_cut", "jpeg_cut", "bomb"],
+    ids=["empty", "header", "html", "png_cut", "jpeg_cut", "jpeg_cut_by_a_byte", "bomb"],
 )
 def test_broken_files_are_codes(data: bytes, code: str) -> None:
     picture = opened(data)
     assert (picture.code, picture.image) == (code, None)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_may_lack_its_end_alone(progressive: bool) -> None:
+    whole = encoded(drawing(4, (333, 257)), "JPEG", quality=90, progressive=progressive)
+    for end in (1, 2):
+        picture = opened(whole[:-end])
+        assert picture.code == "missing_eoi"
+        assert difference(picture, Image.open(io.BytesIO(whole))) == 0
+    cut = [opened(whole[:-end]) for end in range(3, 40)]
+    assert sum(picture.code == "truncated" for picture in cut) > 30
+    for picture in cut:  # where the last bytes said nothing, nothing is missing
+        assert picture.image is None or difference(picture, Image.open(io.BytesIO(whole))) == 0
+
+
+def test_reduced_pictures_keep_their_size_in_the_row() -> None:
+    large = drawing(5, (900, 700))
+    for data in (encoded(large), encoded(large, "JPEG", quality=95), rotated_by_exif(large)):
+        picture = decode(data, WHITE, 10_000_000, side=128)
+        assert (picture.width, picture.height) == (900, 700)
+        assert difference(picture, large.resize((165, 128), Image.Resampling.BOX)) < 3
+    assert difference(decode(encoded(IMAGE), WHITE, 10_000_000, side=128), IMAGE) == 0  # never enlarged
+
+
+def test_broken_exif_is_none() -> None:
+    whole = bytearray(rotated_by_exif(IMAGE))
+    start = whole.index(b"Exif\0\0") + 6
+    whole[start : start + 8] = b"\xff" * 8
+    assert opened(bytes(whole)).code == "ok"
+
+
+def test_profiles_have_names() -> None:
+    assert "sRGB" in opened(with_profile(IMAGE)).profile
+    assert opened(encoded(IMAGE, icc_profile=b"junk")).profile == ""
 
 
 def test_the_limit_on_pixels_is_kept_before_decoding() -> None:
@@ -107,4 +144,4 @@ def test_no_bytes_can_raise(kind: str, several: bool, data: st.DataObject) -> No
         original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
     broken = bytes(original[: data.draw(st.integers(0, len(original)))])
     picture = opened(broken)
-    assert (picture.image is None) == (picture.code not in ("ok", "animated"))
+    assert (picture.image is None) == (picture.code not in SHOWN)

@@ -1,0 +1,52 @@
+"""train or validation: what belongs together stays on one side."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from stages.clean.params import CleanParams
+from stages.core.draws import uniform
+
+
+def assign_splits(params: CleanParams, kept: pd.DataFrame, clusters: NDArray[np.int64]) -> list[str]:
+    """train or validation for each row: the source's word, else a draw.
+
+    Rows of one group or of one cluster of look-alikes (labels, (N,)) are held out together: if one of them is, by
+    its source's word or by the draw. A draw depends on the lowest group's name alone, so new pictures move no old
+    ones, except by `validation_count`. Where the draw picks none of several, the lowest is held out.
+    """
+    names = kept["group"].fillna(kept["key"]).astype(str)
+    together = _components(names, clusters)
+    lowest = names.groupby(together).min()
+    told = set(together[kept["split"].eq("validation").to_numpy()])
+    open_ones = np.unique(together[kept["split"].isna().to_numpy()])
+    draws = {label: uniform(params.seed, "validation", lowest[label]) for label in open_ones}
+    ordered = sorted(set(draws) - told, key=lambda label: (draws[label], lowest[label]))
+    sizes = pd.Series(together).value_counts()
+    if params.validation_count is None:
+        drawn = {label for label in ordered if draws[label] < params.validation_share}
+        if params.validation_share > 0 and not told | drawn and len(ordered) > 1:
+            drawn = {ordered[0]}
+    else:
+        before = np.cumsum([0, *(sizes[label] for label in ordered)]) + sum(sizes[label] for label in told)
+        drawn = {label for label, held in zip(ordered, before, strict=False) if held < params.validation_count}
+        drawn -= {ordered[-1]} if len(drawn) == len(sizes) else set()
+    return ["validation" if label in told | drawn else "train" for label in together]
+
+
+def _components(names: pd.Series, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A label a row: equal for rows that share a name or a cluster, or are linked by others that do."""
+    by_name, by_cluster = pd.factorize(names)[0], pd.factorize(clusters)[0] + len(names)
+    ones, size = np.ones(len(names), dtype=bool), 2 * len(names)
+    labels = connected_components(coo_array((ones, (by_name, by_cluster)), shape=(size, size)))[1]
+    of_rows: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)[by_name]
+    return of_rows
+
+
+def clusters_of(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A label for each of `count` pictures, equal for those that pairs (P, 2) link."""
+    ones = np.ones(len(pairs), dtype=bool)
+    labels = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count)))[1]
+    return np.asarray(labels, dtype=np.int64)
