@@ -14,31 +14,44 @@ from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
+MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: its multiples differ in their high bits (Knuth 6.4)
+HIGH = np.uint64(0xFFFFFFFF00000000)
+CROWDED = 8  # hashes that agree by chance; with more, agreement is asked of more blocks
 
 
 def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices]:
     """All pairs i < j of `hashes` (N,) whose Hamming distance is at most `radius`: i, j, distance.
 
-    Sorted by (i, j). Give distinct hashes: n equal ones are n (n - 1) / 2 pairs.
+    Sorted by (i, j). Give distinct hashes: n equal ones are n (n - 1) / 2 pairs. Raises ValueError above 2^32 of them.
     """
+    if len(hashes) >= 1 << 32:
+        raise ValueError("pairs_within: takes fewer than 2^32 hashes")
     agreeing = 2 if radius <= 4 else 3
-    blocks = [np.uint64(mask) for mask in _block_masks(radius + agreeing)]
+    while len(hashes) >> (64 * agreeing // (radius + agreeing)) > CROWDED:
+        agreeing += 1
     found: list[Indices] = [np.empty((0, 2), dtype=np.int64)]
-    for chosen in combinations(blocks, agreeing):
-        masked = hashes & np.bitwise_or.reduce(chosen)
-        order = np.argsort(masked, kind="stable")
-        ordered = masked[order]
-        # Equal neighbours lie in runs: compare with the next, the one after, ... until no run is that long.
+    numbers, keys = np.arange(len(hashes), dtype=np.uint64), np.empty_like(hashes)
+    for chosen in combinations(_block_masks(radius + agreeing), agreeing):
+        # 32 bits mixed from what has to agree, then the hash's number: one sort brings those that agree together.
+        np.bitwise_and(hashes, np.bitwise_or.reduce(np.array(chosen, dtype=np.uint64)), out=keys)
+        keys *= MIX
+        keys &= HIGH
+        keys |= numbers
+        keys.sort()
+        order, agree = keys.astype("<u8", copy=False).view("<u4").reshape(-1, 2).T
+        (starts,) = np.nonzero(agree[1:] == agree[:-1])
+        # They lie in runs: compare with the next, the one after, ... until no run is that long.
         for step in range(1, len(hashes)):
-            (starts,) = np.nonzero(ordered[step:] == ordered[:-step])
             if not len(starts):
                 break
             left, right = order[starts], order[starts + step]
             near = np.bitwise_count(hashes[left] ^ hashes[right]) <= radius
-            found.append(np.sort(np.stack([left[near], right[near]], axis=1), axis=1))
+            found.append(np.sort(np.stack([left[near], right[near]], axis=1), axis=1).astype(np.int64))
+            starts = starts[starts + step + 1 < len(agree)]
+            starts = starts[agree[starts + step + 1] == agree[starts]]
     pairs = np.unique(np.concatenate(found), axis=0)
-    left, right = pairs[:, 0], pairs[:, 1]
-    return left, right, np.bitwise_count(hashes[left] ^ hashes[right]).astype(np.int64)
+    one, other = pairs[:, 0], pairs[:, 1]
+    return one, other, np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
 
 
 @dataclass(frozen=True)
