@@ -4,8 +4,9 @@
     base        a hub id, folder or size    -> models/base
     collect     data/sources, packages      -> data/raw            pictures + captions, failures too
     caption     data/raw                    -> data/captions.parquet  for pictures without, if a model is named
+    score       data/raw                    -> data/scores.parquet by models, if some are named: CLIP, classifiers
     inspect     data/raw                    -> data/inspected      measured once, a row a picture
-    clean       data/inspected              -> data/clean          kept or rejected, and why
+    clean       data/inspected, data/scores -> data/clean          kept or rejected, and why
     preprocess  data/raw, data/clean        -> data/processed      finished pictures
     encode      data/processed, models/base -> data/latents        what training would repeat
     train       data/latents, models/base   -> models/trained      the UNet; from data/processed: VAE, CLIP
@@ -18,13 +19,13 @@ Each stage is a folder whose `run.py` is its story. Stages never import each
 other: they meet in files. What two of them need is in `core`. Programs beside
 the pipeline are in `tools`.
 
-What follows is all the state that a process gets: only `base`, `collect` and `caption` may reach a network.
+What follows is all the state that a process gets: only `base`, `collect`, `caption` and `score` may reach a network.
 """
 
 import os
 import sys
 
-if not {"stages.base.run", "stages.collect.run", "stages.caption.run"} & set(sys.orig_argv):
+if not {"stages.base.run", "stages.collect.run", "stages.caption.run", "stages.score.run"} & set(sys.orig_argv):
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")  # dvclive

@@ -197,7 +197,9 @@ def test_shipped_params_are_valid_and_short() -> None:
     assert len((ROOT / "params.yaml").read_text().splitlines()) <= 120
 
 
-@pytest.mark.parametrize(("stage", "offline"), [("base", ""), ("caption", ""), ("collect", ""), ("train", "1")])
+@pytest.mark.parametrize(
+    ("stage", "offline"), [("base", ""), ("caption", ""), ("collect", ""), ("score", ""), ("train", "1")]
+)
 def test_only_stages_that_fetch_reach_the_hub(stage: str, offline: str) -> None:
     shown = (
         "import os, sys; sys.orig_argv = ['python', '-m', sys.argv[1]]; import stages;"

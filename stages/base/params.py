@@ -5,17 +5,17 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from stages.core.errors import StageError
 from stages.core.params import Section
+from stages.core.places import ADVICE, FORM, place_of
 
-MODEL = re.compile(r"tiny-sd|random:(tiny|mini|small)|folder:(?P<folder>[\w-][\w.-]*)|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+MODEL = re.compile(rf"tiny-sd|random:(?:tiny|mini|small)|{FORM}")
 
 
 class BaseParams(Section):
     model: str = Field(
         "tiny-sd",
         description="tiny-sd (models/tiny-sd, a whole Stable Diffusion in miniature, which comes with the project); "
-        "folder:NAME (a diffusers folder in models/imported); hub:OWNER/NAME@COMMIT (of 40 hex digits); "
+        f"a diffusers folder: {ADVICE}; "
         "random:tiny, random:mini or random:small (miniatures with random weights)",
     )
     seed: int = Field(0, ge=0, description="of random weights")
@@ -29,12 +29,7 @@ class BaseParams(Section):
             )
         return model
 
-    def folder(self, imported: Path) -> Path | None:
-        """The folder that is meant, None if none is. Raises StageError if it is missing."""
-        named = MODEL.fullmatch(self.model)
-        if not named or not named["folder"]:
-            return None
-        folder = imported / named["folder"]
-        if not folder.is_dir():
-            raise StageError("base.model", f"the folder {folder} is missing", "put a diffusers folder there")
-        return folder
+    def place(self, imported: Path) -> tuple[str, str | None] | None:
+        """Folder or id, and commit; None for a model that the project makes or ships. Raises StageError."""
+        made_here = self.model == "tiny-sd" or self.model.startswith("random:")
+        return None if made_here else place_of(self.model, imported, "base.model")

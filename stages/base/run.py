@@ -25,13 +25,15 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 def main(params: BaseParams, imported: Path, shipped: Path, out: Path) -> None:
     """Bring the model to `out` and check that it is one the stages know."""
-    local = shipped if params.model == shipped.name else params.folder(imported)
-    kind, _, name = params.model.partition(":")
+    place = params.place(imported)
     with replacing(out) as folder:
-        if kind == "random":
-            random_pipeline(name, params.seed).save_pretrained(folder)
+        if params.model == shipped.name:
+            copy_model(shipped, folder)
+        elif place is None:
+            random_pipeline(params.model.partition(":")[2], params.seed).save_pretrained(folder)
         else:
-            copy_model(local or download(*name.split("@")), folder)
+            name, commit = place
+            copy_model(download(name, commit) if commit else Path(name), folder)
     print(f"{params.model}: {sum(path.stat().st_size for path in out.rglob('*')) / 1e6:.1f} MB")
 
 

@@ -20,8 +20,11 @@ def main(sources: Path, imported: Path, out: Path) -> None:
     """Every section against its type, then the folders that they name."""
     tree = read_params(Path("params.yaml"))
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
-    sections["base"].folder(imported)
+    sections["base"].place(imported)
     sections["caption"].place(imported)
+    sections["score"].classifier_places(imported)
+    if sections["score"].clip:
+        sections["score"].clip_place(imported, imported)
     for source in sections["collect"].sources:
         source.verify(sources)
     write_json(out, {"params": "valid"})

@@ -13,12 +13,14 @@ from stages.merge.params import MergeParams
 from stages.preprocess.params import PreprocessParams
 from stages.report.params import ReportParams
 from stages.sample.params import SampleParams
+from stages.score.params import ScoreParams
 from stages.train.params import TrainParams
 
 SECTION_TYPES: dict[str, Any] = {
     "base": BaseParams,
     "collect": CollectParams,
     "caption": CaptionParams,
+    "score": ScoreParams,
     "inspect": InspectParams,
     "clean": CleanParams,
     "preprocess": PreprocessParams,

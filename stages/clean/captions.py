@@ -31,23 +31,28 @@ def repair(caption: str) -> str:
 
 
 def sift(
-    params: Captions, repaired: Sequence[str], measured: Sequence[Mapping[str, Any]], repeats: Counter[str]
+    params: Captions,
+    repaired: Sequence[str],
+    measured: Sequence[Mapping[str, Any]],
+    similarities: Sequence[float | None],
+    repeats: Counter[str],
 ) -> tuple[list[str], dict[str, str]]:
     """The captions that are good, each once, in their order; and the others with what is wrong with each.
 
-    measured: what inspect says of each. repeats: how many pictures have a caption.
+    measured: what inspect says of each. similarities: of picture and caption, None where not known.
+    repeats: how many pictures have a caption.
     """
     good: dict[str, None] = {}
     bad: dict[str, str] = {}
-    for caption, measures in zip(repaired, measured, strict=True):
-        if wrong := fault(params, caption, measures, repeats[caption]):
+    for caption, measures, similarity in zip(repaired, measured, similarities, strict=True):
+        if wrong := fault(params, caption, measures, similarity, repeats[caption]):
             bad[caption] = wrong
         else:
             good[caption] = None
     return list(good), {caption: wrong for caption, wrong in bad.items() if caption not in good}
 
 
-def fault(params: Captions, caption: str, measures: Mapping[str, Any], repeats: int) -> str:
+def fault(params: Captions, caption: str, measures: Mapping[str, Any], similarity: float | None, repeats: int) -> str:
     """The first rule that a repaired caption breaks; empty if none."""
     words = len(caption.split())
     if not params.min_words <= words <= params.max_words:
@@ -63,6 +68,8 @@ def fault(params: Captions, caption: str, measures: Mapping[str, Any], repeats: 
         and measures["confidence"] >= params.language_confidence
     ):
         return f"language {measures['language']}"
+    if params.min_similarity is not None and similarity is not None and similarity < params.min_similarity:
+        return f"similarity {similarity:.3f}"
     if params.max_repeats is not None and repeats > params.max_repeats:
         return f"{repeats} pictures have it"
     return ""
@@ -76,5 +83,6 @@ def said(params: Captions) -> str:
     ]
     bounds += [f"no {', '.join(params.refuse)}"] if params.refuse else []
     bounds += [f"language {' or '.join(params.languages)}"] if params.languages else []
+    bounds += [f"similarity from {params.min_similarity}"] if params.min_similarity is not None else []
     bounds += [f"at most {params.max_repeats} pictures"] if params.max_repeats is not None else []
     return ", ".join(bounds)

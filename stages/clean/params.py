@@ -21,6 +21,9 @@ class Captions(Section):
     language_confidence: float = Field(
         0.8, ge=0, le=1, description="from which on another language is believed; two words are rarely enough"
     )
+    min_similarity: float | None = Field(
+        None, ge=-1, le=1, description="of picture and caption, by the CLIP of score.clip; 0.28 is LAION's; null: any"
+    )
     max_repeats: int | None = Field(
         None, ge=1, description="pictures that have the same caption, in the data as it came; null: any number"
     )

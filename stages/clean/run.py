@@ -1,6 +1,7 @@
 """clean: decide which pairs to keep.
 
 in    data/inspected    a row a picture: what was measured
+      data/scores.parquet  what models say of pictures and captions, if any were asked
       data/review.csv   what a person says, which beats every rule
 out   manifest.parquet  the kept pairs, their captions and split
       rejected.parquet  the others, a row a reason
@@ -54,11 +55,12 @@ class Verdict:
     dropped: Counter[str]
 
 
-def main(params: CleanParams, inspected: Path, review: Path, out: Path, metrics: Path) -> None:
+def main(params: CleanParams, inspected: Path, scores: Path, review: Path, out: Path, metrics: Path) -> None:
     """Read the measurements, decide, write both doors and the counts."""
     measured = pd.concat([pd.read_parquet(path) for path in shards_below(inspected)], ignore_index=True)
     order = json.loads((inspected / SOURCES).read_text())
     measured["source_rank"] = measured["source"].map({name: rank for rank, name in enumerate(order)})
+    measured = _with_scores(params, measured, pd.read_parquet(scores))
     verdict = clean(params, measured, read_review(review, measured["key"]))
     with replacing(out) as folder:
         for table, schema, name in (
@@ -108,6 +110,21 @@ def clean(params: CleanParams, measured: pd.DataFrame, review: Mapping[str, Say]
     )
 
 
+def _with_scores(params: CleanParams, measured: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """The measures beside what models said; `similarity` is the best caption's. Raises StageError."""
+    if "similarities" not in scores:
+        if params.captions.min_similarity is not None:
+            raise StageError("clean.captions.min_similarity", "nothing was scored", "set score.clip")
+        scores = scores.assign(similarities=None)
+    for name in scores.columns.difference(["source", "key"]):
+        if name in measured:
+            raise StageError(f"score.classifiers.{name}", "inspect has a measure of that name", "choose another")
+    joined = measured.merge(scores, "left", ["source", "key"], validate="one_to_one")
+    listed = [list(value) if isinstance(value, np.ndarray) else [] for value in joined["similarities"]]
+    best = [max(values, default=None) for values in listed]
+    return joined.assign(similarities=listed, similarity=pd.Series(best, dtype=float))
+
+
 def _best_first(params: CleanParams, measured: pd.DataFrame) -> pd.DataFrame:
     """Rows in the order in which duplicates give way: never the order they came in.
 
@@ -137,10 +154,13 @@ def _choose_captions(
     repeats = Counter(caption for captions in repaired for caption in set(captions))
     chosen: list[list[str]] = []
     dropped: Counter[str] = Counter()
-    columns = zip(repaired, measured["measured_captions"], measured["caption"], reasons, strict=True)
-    for came, of_captions, said, listed in columns:
-        good, bad = words.sift(params.captions, came, of_captions, repeats)
-        dropped.update(wrong.lstrip("0123456789 ") for wrong in bad.values())
+    columns = zip(
+        repaired, measured["measured_captions"], measured["similarities"], measured["caption"], reasons, strict=True
+    )
+    for came, of_captions, similar, said, listed in columns:
+        known = similar or [None] * len(came)
+        good, bad = words.sift(params.captions, came, of_captions, known, repeats)
+        dropped.update(wrong.strip("-.0123456789 ") for wrong in bad.values())
         chosen.append([said] if said else good)
         if not chosen[-1]:
             told = " | ".join(f"{caption}: {wrong}" for caption, wrong in bad.items())[:200]

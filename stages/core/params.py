@@ -22,6 +22,7 @@ SECTIONS = (
     "base",
     "collect",
     "caption",
+    "score",
     "inspect",
     "clean",
     "preprocess",

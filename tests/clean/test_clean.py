@@ -92,6 +92,7 @@ def row(number: int, **changes: object) -> dict[str, object]:
         "split": None,
         "extra": "{}",
         "source_rank": 0,
+        "similarities": [],
         **asdict(measures),
         **hashes,
         **figures,
@@ -239,7 +240,7 @@ def test_captions_are_repaired_then_judged() -> None:
     assert repair("caf\u00c3\u00a9 &amp;amp; bar") == "café & bar"
     bounds = Captions(min_words=2, max_words=3)
     came = ["one", "two words", "two words", "now four words here"]
-    good, bad = sift(bounds, came, [asdict(measure_caption(caption)) for caption in came], Counter(came))
+    good, bad = sift(bounds, came, [asdict(measure_caption(caption)) for caption in came], [None] * 4, Counter(came))
     assert good == ["two words"]
     assert bad == {"one": "1 words", "now four words here": "4 words"}
 
@@ -266,10 +267,12 @@ def test_repair_repairs_once(text: str) -> None:
         ("a photo of a small brown bird on a branch", {"languages": ["en"]}, ""),
         ("red apple", {"languages": ["de"]}, ""),
         ("seen often", {"max_repeats": 2}, "3 pictures have it"),
+        ("another thing", {"min_similarity": 0.28}, "similarity 0.200"),
+        ("the thing", {"min_similarity": 0.2}, ""),
     ],
 )
 def test_faults(caption: str, knobs: dict[str, object], wrong: str) -> None:
-    assert fault(Captions.model_validate(knobs), repair(caption), asdict(measure_caption(caption)), 3) == wrong
+    assert fault(Captions.model_validate(knobs), repair(caption), asdict(measure_caption(caption)), 0.2, 3) == wrong
 
 
 def test_filters_read_measures_and_carried_fields() -> None:
