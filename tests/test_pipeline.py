@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 TRAINED = ["train", "merge@half", "sample@trained", "sample_merged@half", "evaluate", "report"]
 CLEANED = ["clean", "preprocess", "encode", *TRAINED]
-MEASURED = ["collect", "inspect", *CLEANED]
+SCORED = ["score", "inspect", *CLEANED]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,9 @@ def test_again_runs_nothing_and_hardly_takes_longer_than_status(project: Path) -
 
 TABLE = [
     ("base", {"seed": 1}, ["base", "encode", *TRAINED, "sample@base"]),
-    ("collect", {"sources": [{"kind": "folder", "name": "drawings", "limit": 20}]}, MEASURED),
+    ("collect", {"sources": [{"kind": "folder", "name": "drawings", "limit": 20}]}, ["collect", "caption", *SCORED]),
+    ("caption", {"max_tokens": 8}, ["caption", *SCORED]),
+    ("score", {"batch_size": 4}, ["score", *CLEANED]),
     ("inspect", {"background": [0, 0, 0]}, ["inspect", *CLEANED]),
     ("clean", {"min_side": 33}, CLEANED),
     ("preprocess", {"flip": True}, ["preprocess", "encode", *TRAINED]),

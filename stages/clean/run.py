@@ -55,7 +55,9 @@ class Verdict:
     dropped: Counter[str]
 
 
-def main(params: CleanParams, inspected: Path, scores: Path, review: Path, out: Path, metrics: Path) -> None:
+def main(
+    params: CleanParams, inspected: Path, scores: Path, review: Path, out: Path, metrics: Path, plot: Path
+) -> None:
     """Read the measurements, decide, write both doors and the counts."""
     measured = pd.concat([pd.read_parquet(path) for path in shards_below(inspected)], ignore_index=True)
     order = json.loads((inspected / SOURCES).read_text())
@@ -72,6 +74,8 @@ def main(params: CleanParams, inspected: Path, scores: Path, review: Path, out: 
     rejected = len(verdict.rejected.drop_duplicates(["source", "key"]))
     counts = {"pictures": len(measured), "kept": len(verdict.kept), "rejected": rejected, "rejected_by": dict(rules)}
     held = {"train": splits["train"], "validation": splits["validation"]}
+    with replacing(plot) as temporary:
+        pd.DataFrame(rules.most_common(), columns=["rule", "pictures"]).to_csv(temporary, index=False)
     write_json(metrics, {**counts, **held, "captions_dropped": dict(verdict.dropped)})
     said = ", ".join(f"{count} {rule}" for rule, count in rules.most_common())
     print(f"{len(measured)} pictures: {len(verdict.kept)} kept, {rejected} rejected{f' ({said})' if said else ''}")

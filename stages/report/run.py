@@ -27,10 +27,17 @@ RULES = {  # rule -> what it means, the knob behind it
     "max_aspect": ("too long and narrow", "clean.max_aspect"),
     "min_entropy": ("nearly one colour", "clean.min_entropy"),
     "min_sharpness": ("blurred", "clean.min_sharpness"),
+    "min_contrast": ("nearly one grey", "clean.min_contrast"),
+    "max_border": ("mostly border", "clean.max_border"),
     "max_transparent": ("nearly all transparent", "clean.max_transparent"),
     "no_caption": ("no caption", "clean.captions"),
-    "bad_caption": ("caption too short or too long", "clean.captions"),
+    "bad_caption": ("no good caption", "clean.captions"),
     "duplicate": ("looks like another picture", "clean.duplicates"),
+    "decontaminate": ("looks like a benchmark picture", "clean.duplicates"),
+    "benchmark": ("benchmark, never trained on", "collect.sources"),
+    "balance": ("enough of its kind", "clean.balance"),
+    "filter": ("fails a condition", "clean.filters"),
+    "review": ("a person said so", "data/review.csv"),
 }
 FIGURES = {
     "validation_loss": "validation loss: mean squared error on held-out pictures, lower is better",
@@ -75,6 +82,7 @@ def main(
             (int(path.stem), data_url(Image.open(path), 900)) for path in sorted((train / "previews").glob("*.png"))
         ],
         kept=kept_examples(params, processed),
+        repeated=repeated_captions(kept),
         rejected=rejected_examples(params, raw, clean),
         failures=failure_rows(raw),
         credits=credit_rows(kept),
@@ -166,26 +174,33 @@ def kept_examples(params: ReportParams, processed: Path) -> list[tuple[str, str]
     return shown
 
 
+def repeated_captions(kept: pd.DataFrame, most: int = 10) -> dict[str, Any]:
+    """How unevenly captions are spread: distinct ones, those of a single picture, the most frequent."""
+    counts = kept["captions"].explode().value_counts()
+    first = sorted(counts[counts > 1].items(), key=lambda item: (-item[1], item[0]))[:most]
+    return {"distinct": len(counts), "single": int((counts == 1).sum()), "first": first}
+
+
 def rejected_examples(params: ReportParams, raw: Path, clean: Path) -> list[dict[str, Any]]:
     """For each rule how many pictures broke it, and some of them; a duplicate beside the one that stays."""
     rejected = pd.read_parquet(clean / "rejected.parquet")
     rejected["keeper"] = rejected["keeper"].fillna("")
     keepers = places_of(raw) if rejected["keeper"].any() else {}
     rules, wanted = [], set()
-    for rule, rows in sorted(rejected.groupby("rule"), key=lambda item: -len(item[1])):
-        order = sorted(rows.to_dict("records"), key=lambda row: uniform("report", row["key"]))
-        chosen = order[: params.rejected_examples]
+    for rule, rows in sorted(rejected.groupby("rule"), key=lambda item: (-len(item[1]), item[0])):
+        chosen = telling(rows.to_dict("records"), params.rejected_examples)
         rules.append((str(rule), len(rows), chosen))
         wanted |= {(row["shard"], row["row"]) for row in chosen}
         wanted |= {keepers[row["keeper"]] for row in chosen if row["keeper"]}
     pictures = raw_pictures(raw, wanted)
     return [
         {
-            "rule": rule,
-            "means": RULES[rule][0],
-            "knob": RULES[rule][1],
+            "means": RULES[rule.partition(" ")[0]][0],
+            "knob": RULES[rule.partition(" ")[0]][1],
             "count": count,
-            "bound": chosen[0]["bound"] if chosen else "",
+            "bound": chosen[0]["bound"] if chosen and rule != "review" else "",
+            "measured": bool(chosen) and _number(chosen[0]["value"]) is not None,
+            "paired": any(row["keeper"] for row in chosen),
             "examples": [
                 {
                     "picture": pictures.get((row["shard"], row["row"])),
@@ -197,6 +212,27 @@ def rejected_examples(params: ReportParams, raw: Path, clean: Path) -> list[dict
         }
         for rule, count, chosen in rules
     ]
+
+
+def telling(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Of pictures that one rule rejects those that tell most: where it measures, the worst and the nearly good.
+
+    The nearly good come first. Else they are drawn by key.
+    """
+    if len(rows) > most and all(
+        _number(row["value"]) is not None and _number(row["bound"]) is not None for row in rows
+    ):
+        off = {row["key"]: abs(float(row["value"]) - float(row["bound"])) for row in rows}
+        order = sorted(rows, key=lambda row: (off[row["key"]], row["key"]))
+        return order[: most - most // 2] + order[len(order) - most // 2 :]
+    return sorted(rows, key=lambda row: uniform("report", row["key"]))[:most]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def failure_rows(raw: Path) -> list[tuple[str, str, int, str]]:

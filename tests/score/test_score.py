@@ -113,7 +113,10 @@ def test_clean_filters_by_scores(project: Path, imported: Path) -> None:
 
     def kept(**knobs: object) -> set[str]:
         params = CleanParams.model_validate({"min_side": 1, "duplicates": {"radius": 0, "confirm_radius": 0}, **knobs})
-        paths = (project / name for name in ("inspected", "scores.parquet", "review.csv", "clean", "clean.json"))
+        paths = (
+            project / name
+            for name in ("inspected", "scores.parquet", "review.csv", "clean", "clean.json", "rejected.csv")
+        )
         clean(params, *paths)
         return set(pd.read_parquet(project / "clean" / "manifest.parquet")["key"])
 
