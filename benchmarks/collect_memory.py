@@ -1,6 +1,6 @@
 """Peak memory of the stage collect at 2,000 and at 20,000 pictures of a folder, each in a process of its own.
 
-    python benchmarks/collect_memory.py
+    python -m benchmarks.collect_memory
 
 Prints a JSON line a size and last {"name", "ours", "peer", "ratio", "unit"}: ours is the peak at 20,000, peer
 1.2 times that at 2,000, which is the most it may be; ratio above 1: it stays below.

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: its multiples differ in their high bits (Knuth 6.4)
-HIGH = np.uint64(0xFFFFFFFF00000000)
+AGREEMENT = 24  # bits that stand for what has to agree
 CROWDED = 8  # hashes that agree by chance; with more, agreement is asked of more blocks
+PART = 1 << 15  # words at once: they stay in a core's cache
 
 
 def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices]:
@@ -24,34 +25,49 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
 
     Sorted by (i, j). Give distinct hashes: n equal ones are n (n - 1) / 2 pairs. Raises ValueError above 2^32 of them.
     """
-    if len(hashes) >= 1 << 32:
+    count, number_bits = len(hashes), len(hashes).bit_length()
+    if count >= 1 << 32:
         raise ValueError("pairs_within: takes fewer than 2^32 hashes")
     agreeing = 2 if radius <= 4 else 3
-    while len(hashes) >> (64 * agreeing // (radius + agreeing)) > CROWDED:
+    while count >> (64 * agreeing // (radius + agreeing)) > CROWDED:
         agreeing += 1
-    found: list[Indices] = [np.empty((0, 2), dtype=np.int64)]
-    numbers, keys = np.arange(len(hashes), dtype=np.uint64), np.empty_like(hashes)
+    # One word a hash, so that one sort brings together those that agree: 24 bits mixed from what has to agree,
+    # a sketch of the whole hash, its number. The sketch spares most comparisons a look at the hashes themselves.
+    shift = np.uint64(64 - AGREEMENT)
+    number, compared = np.uint64((1 << number_bits) - 1), ~np.uint64((1 << number_bits) - 1)
+    low = _folded(hashes, int(shift) - number_bits) << np.uint64(number_bits) | np.arange(count, dtype=np.uint64)
+    words, found = np.empty_like(hashes), [np.empty(0, dtype=np.uint64)]
     for chosen in combinations(_block_masks(radius + agreeing), agreeing):
-        # 32 bits mixed from what has to agree, then the hash's number: one sort brings those that agree together.
-        np.bitwise_and(hashes, np.bitwise_or.reduce(np.array(chosen, dtype=np.uint64)), out=keys)
-        keys *= MIX
-        keys &= HIGH
-        keys |= numbers
-        keys.sort()
-        order, agree = keys.astype("<u8", copy=False).view("<u4").reshape(-1, 2).T
-        (starts,) = np.nonzero(agree[1:] == agree[:-1])
-        # They lie in runs: compare with the next, the one after, ... until no run is that long.
-        for step in range(1, len(hashes)):
-            if not len(starts):
-                break
-            left, right = order[starts], order[starts + step]
-            near = np.bitwise_count(hashes[left] ^ hashes[right]) <= radius
-            found.append(np.sort(np.stack([left[near], right[near]], axis=1), axis=1).astype(np.int64))
-            starts = starts[starts + step + 1 < len(agree)]
-            starts = starts[agree[starts + step + 1] == agree[starts]]
-    pairs = np.unique(np.concatenate(found), axis=0)
-    one, other = pairs[:, 0], pairs[:, 1]
+        mask = np.bitwise_or.reduce(np.array(chosen, dtype=np.uint64))
+        for part in (slice(start, start + PART) for start in range(0, count, PART)):
+            words[part] = ((hashes[part] & mask) * MIX >> shift << shift) | low[part]
+        words.sort()
+        for start in range(0, count - 1, PART):
+            stop, step = min(start + PART, count - 1), 1
+            differing = words[start:stop] ^ words[start + 1 : stop + 1]
+            starts = np.arange(start, stop)
+            # They lie in runs: compare with the next, the one after, ... until no run is that long.
+            while len(starts):
+                likely = starts[np.bitwise_count(differing & compared) <= radius]
+                left, right = words[likely] & number, words[likely + step] & number
+                near = np.bitwise_count(hashes[left] ^ hashes[right]) <= radius
+                left, right = left[near], right[near]
+                found.append(np.minimum(left, right) << np.uint64(32) | np.maximum(left, right))
+                step += 1
+                starts = starts[differing >> shift == 0]
+                starts = starts[starts + step < count]
+                differing = words[starts] ^ words[starts + step]
+    pairs = np.unique(np.concatenate(found))
+    one, other = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
     return one, other, np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
+
+
+def _folded(hashes: Hashes, bits: int) -> Hashes:
+    """`bits` bits a hash, folded by exclusive or: two sketches never differ in more bits than their hashes."""
+    folded = np.zeros_like(hashes)
+    for start in range(0, 64, bits):
+        folded ^= hashes >> np.uint64(start)
+    return folded & np.uint64((1 << bits) - 1)
 
 
 @dataclass(frozen=True)
