@@ -130,8 +130,28 @@ class Hub(Source):
         return Local(name=self.name, path=name).root(sources) if kind == "folder" else None
 
 
+class KnownSet(Local):
+    """A published data set, in the folders that its authors made."""
+
+    advice: ClassVar[str] = "put the data set there as docs/guide.md says, under Known data sets"
+    official_split: bool = Field(
+        True, description="its own validation or test pictures are held out; false: as clean.validation_share says"
+    )
+
+
+class Cub200(KnownSet):
+    """Caltech-UCSD Birds-200-2011: 11,788 birds of 200 species, with ten captions each where they are there too."""
+
+    kind: Literal["cub200"]
+    name: Name = "cub200"
+    fallback: str = "a photo of a {class}, a kind of bird"
+    license: str | None = "non-commercial research and education"
+    attribution: str | None = "Caltech-UCSD Birds-200-2011 (Wah et al. 2011)"
+    crop: bool = Field(False, description="the bird and some of its surroundings: 1.5 times the longer side of its box")
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub,
+    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200,
     Field(discriminator="kind"),
 ]
 
