@@ -150,8 +150,18 @@ class Cub200(KnownSet):
     crop: bool = Field(False, description="the bird and some of its surroundings: 1.5 times the longer side of its box")
 
 
+class StanfordDogs(KnownSet):
+    """Stanford Dogs: 20,580 pictures of 120 breeds."""
+
+    kind: Literal["stanford_dogs"]
+    name: Name = "stanford_dogs"
+    captions: list[str] = Field(default=["a photo of a {class}, a breed of dog"], min_length=1)
+    license: str | None = "non-commercial research and education"
+    attribution: str | None = "Stanford Dogs (Khosla et al. 2011), pictures from ImageNet"
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200,
+    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs,
     Field(discriminator="kind"),
 ]
 

@@ -19,6 +19,7 @@ from stages.collect.openmoji import read_openmoji
 from stages.collect.params import CollectParams
 from stages.collect.parquet import read_parquet
 from stages.collect.spool import FailureWriter, write_source
+from stages.collect.stanford_dogs import read_stanford_dogs
 from stages.collect.webdataset import read_webdataset
 from stages.core.engine import progress
 from stages.core.errors import StageError
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
     "iconify": read_iconify,
     "openmoji": read_openmoji,
     "parquet": read_parquet,
+    "stanford_dogs": read_stanford_dogs,
     "webdataset": read_webdataset,
 }
 
