@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.collect.files import Lists, first_of, inside, name_of, png_of, read_file, unlisted
+from stages.collect.files import Lists, captions_of, first_of, name_of, png_of, read_file, unlisted
 from stages.collect.found import Found
 from stages.collect.params import Cub200
 from stages.core.pairs import Failure
@@ -62,14 +62,6 @@ def bird(folder: str) -> str:
     """001.Black_footed_Albatross is a Black footed Albatross."""
     number, dot, name = folder.partition(".")
     return (name if dot and number.isdigit() else folder).replace("_", " ")
-
-
-def captions_of(root: Path, path: Path) -> list[str]:
-    """The lines that say something, without the marks where the published files lost a letter (U+FFFD)."""
-    if not path.is_file() or not inside(root, path):
-        return []
-    lines = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\ufffd", "").splitlines()
-    return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def cropped(source: str, name: str, data: bytes, box: tuple[float, ...]) -> tuple[bytes | Failure, list[int]]:

@@ -61,6 +61,17 @@ def first_of(root: Path, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).exists()), None)
 
 
+def captions_of(root: Path, path: Path) -> list[str]:
+    """A file's lines that say something, each a caption; none without the file.
+
+    U+FFFD is dropped: published captions hold it where they lost a letter.
+    """
+    if not path.is_file() or not inside(root, path):
+        return []
+    lines = path.read_bytes().decode("utf-8-sig", errors="replace").replace("\ufffd", "").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip()]
+
+
 def unlisted(source: str, root: Path, folder: Path | None, listed: Collection[str]) -> Iterator[Failure]:
     """A failure for each file in `folder` that no list names: `not_listed`, or `linked_folder`; texts are left alone.
 

@@ -160,8 +160,22 @@ class StanfordDogs(KnownSet):
     attribution: str | None = "Stanford Dogs (Khosla et al. 2011), pictures from ImageNet"
 
 
+class CelebA(KnownSet):
+    """CelebA: 202,599 aligned faces of 10,177 people, with 40 attributes each."""
+
+    kind: Literal["celeba"]
+    name: Name = "celeba"
+    captions_from: Literal["auto", "attributes", "multimodal"] = Field(
+        "auto",
+        description="attributes: a sentence made of them; multimodal: the ten captions that Multi-Modal-CelebA-HQ has "
+        "of 30,000 pictures; auto: the latter where a picture has them, else the former",
+    )
+    license: str | None = "non-commercial research"
+    attribution: str | None = "CelebA (Liu et al. 2015)"
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs,
+    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs | CelebA,
     Field(discriminator="kind"),
 ]
 

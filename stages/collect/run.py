@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.collect.celeba import read_celeba
 from stages.collect.cub200 import read_cub200
 from stages.collect.folder import read_folder
 from stages.collect.found import Finisher, Found
@@ -29,6 +30,7 @@ from stages.core.stage import run_stage
 
 # What finds the pictures of a source, by its kind: in the source's own order, whatever the workers do.
 READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
+    "celeba": read_celeba,
     "cub200": read_cub200,
     "folder": read_folder,
     "hub": read_hub,
