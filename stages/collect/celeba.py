@@ -28,7 +28,7 @@ def read_celeba(source: CelebA, sources: Path) -> Iterator[Found | Failure]:
     """Every picture of list_attr_celeba in its order; then lines that can't be read and files that it doesn't name.
 
     A person is a group. Test pictures are validation, as validation pictures are. `attributes` names those that a
-    picture has, with blanks between. Held in memory: the lists, about 100 MB of the whole set.
+    picture has, with blanks between. Held in memory: the lists, 160 MB of the whole set.
     Raises StageError if pictures or attributes are missing, or the captions with captions_from multimodal.
     """
     root = source.root(sources)

@@ -174,8 +174,20 @@ class CelebA(KnownSet):
     attribution: str | None = "CelebA (Liu et al. 2015)"
 
 
+class Ffhq(KnownSet):
+    """Flickr-Faces-HQ: 70,000 faces, each under its photographer's own licence; no captions."""
+
+    kind: Literal["ffhq"]
+    name: Name = "ffhq"
+    captions: list[str] = Field(default=["a photo of a person's face"], min_length=1)
+    folder: Literal["images1024x1024", "thumbnails128x128", "in-the-wild-images"] = Field(
+        "images1024x1024", description="which of its pictures; the last are whole photographs, not cut to the face"
+    )
+    verify_hash: bool = Field(False, description="a picture whose MD5 is not the listed one is a failure wrong_hash")
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs | CelebA,
+    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs | CelebA | Ffhq,
     Field(discriminator="kind"),
 ]
 
