@@ -186,8 +186,18 @@ class Ffhq(KnownSet):
     verify_hash: bool = Field(False, description="a picture whose MD5 is not the listed one is a failure wrong_hash")
 
 
+class FashionGen(KnownSet):
+    """Fashion-Gen: 293,008 pictures of garments, one description for the poses of each."""
+
+    advice: ClassVar[str] = "put fashiongen_256_256_train.h5 and fashiongen_256_256_validation.h5 there"
+    kind: Literal["fashion_gen"]
+    name: Name = "fashion_gen"
+    license: str | None = "non-commercial research"
+    attribution: str | None = "Fashion-Gen (Rostamzadeh et al. 2018), pictures from SSENSE"
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs | CelebA | Ffhq,
+    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs | CelebA | Ffhq | FashionGen,
     Field(discriminator="kind"),
 ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from stages.collect.celeba import read_celeba
 from stages.collect.cub200 import read_cub200
+from stages.collect.fashion_gen import read_fashion_gen
 from stages.collect.ffhq import read_ffhq
 from stages.collect.folder import read_folder
 from stages.collect.found import Finisher, Found
@@ -33,6 +34,7 @@ from stages.core.stage import run_stage
 READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
     "celeba": read_celeba,
     "cub200": read_cub200,
+    "fashion_gen": read_fashion_gen,
     "ffhq": read_ffhq,
     "folder": read_folder,
     "hub": read_hub,
