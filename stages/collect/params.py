@@ -196,8 +196,28 @@ class FashionGen(KnownSet):
     attribution: str | None = "Fashion-Gen (Rostamzadeh et al. 2018), pictures from SSENSE"
 
 
+class Figr8(Local):
+    """FIGR-8: 1,548,256 black and white pictograms of 17,375 classes."""
+
+    advice: ClassVar[str] = "unpack FIGR-8 there"
+    kind: Literal["figr8"]
+    name: Name = "figr8"
+    captions: list[str] = Field(default=["a pictogram of {class}"], min_length=1)
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub | Cub200 | StanfordDogs | CelebA | Ffhq | FashionGen,
+    OpenMoji
+    | Iconify
+    | Folder
+    | WebDataset
+    | ParquetTables
+    | Hub
+    | Cub200
+    | StanfordDogs
+    | CelebA
+    | Ffhq
+    | FashionGen
+    | Figr8,
     Field(discriminator="kind"),
 ]
 

@@ -14,6 +14,7 @@ from stages.collect.celeba import read_celeba
 from stages.collect.cub200 import read_cub200
 from stages.collect.fashion_gen import read_fashion_gen
 from stages.collect.ffhq import read_ffhq
+from stages.collect.figr8 import read_figr8
 from stages.collect.folder import read_folder
 from stages.collect.found import Finisher, Found
 from stages.collect.hub import read_hub
@@ -36,6 +37,7 @@ READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
     "cub200": read_cub200,
     "fashion_gen": read_fashion_gen,
     "ffhq": read_ffhq,
+    "figr8": read_figr8,
     "folder": read_folder,
     "hub": read_hub,
     "iconify": read_iconify,
