@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from stages.collect.files import inside, name_of, png_of
+from stages.collect.files import name_of, png_of, refuse_no_file
 from stages.collect.found import Found
 from stages.collect.params import FashionGen
 from stages.core.engine import worker_count
@@ -54,8 +54,7 @@ def read_fashion_gen(source: FashionGen, sources: Path) -> Iterator[Found | Fail
 def _file(source: FashionGen, root: Path, path: Path, split: str | None) -> Iterator[Found | Failure]:
     import h5py  # here: only this source needs it
 
-    if not inside(root, path):
-        raise StageError(str(path), "is a link that leaves the folder", "copy the file")
+    refuse_no_file(root, path, DO)
     foreign = 0
     try:
         file = h5py.File(path, "r")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from stages.collect.files import first_of, inside, name_of, read_file, unlisted
+from stages.collect.files import first_of, name_of, read_file, refuse_no_file, unlisted
 from stages.collect.found import Found
 from stages.collect.params import Ffhq
 from stages.core.errors import StageError
@@ -75,13 +75,10 @@ def read_ffhq(source: Ffhq, sources: Path) -> Iterator[Found | Failure]:
 def _entries(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The list's entries, one at a time. Raises StageError where it can't be read."""
     path = root / LIST
-    if path.exists() and not inside(root, path):
-        raise StageError(str(path), "is a link that leaves the folder", "copy the file")
+    refuse_no_file(root, path, DO)
     try:
         with path.open(encoding="utf-8") as file:
             yield from entries_of(file)
-    except FileNotFoundError:
-        raise StageError(str(path), "is missing", DO) from None
     except (OSError, ValueError, RecursionError) as error:
         raise StageError(str(path), f"can't be read ({error})", DO) from None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.collect.files import PICTURES, first_of, inside, name_of, read_file, unlisted, walk
+from stages.collect.files import PICTURES, first_of, inside, name_of, read_file, refuse_no_file, unlisted, walk
 from stages.collect.found import Found
 from stages.collect.params import Figr8
 from stages.core.errors import StageError
@@ -57,8 +57,7 @@ def read_figr8(source: Figr8, sources: Path) -> Iterator[Found | Failure]:
 
 
 def _listed(source: Figr8, root: Path, folder: Path, listing: Path) -> Iterator[Found | Failure]:
-    if not inside(root, listing):
-        raise StageError(str(listing), "is a link that leaves the folder", "copy the file")
+    refuse_no_file(root, listing, DO)
     listed = {name_of(root, listing)}
     try:
         with listing.open(encoding="utf-8-sig", errors="replace", newline="") as file:

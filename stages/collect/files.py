@@ -29,8 +29,11 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def inside(root: Path, path: Path) -> bool:
-    """Whether `path`, its links followed, lies below `root`."""
-    return path.resolve().is_relative_to(root.resolve())
+    """Whether `path`, its links followed, lies below `root`; links in a circle lie nowhere."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:
+        return False
 
 
 def name_of(root: Path, path: Path) -> str:
@@ -52,7 +55,7 @@ def read_file(source: str, root: Path, path: Path) -> bytes | Failure:
         if not path.is_file():
             return Failure(source, name, "unreadable_file", "no file")
         return path.read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:  # no permission; a NUL in its name; links in a circle
+    except (OSError, ValueError) as error:  # no permission; a NUL in its name
         return Failure(source, name, "unreadable_file", getattr(error, "strerror", None) or str(error))
 
 
@@ -85,14 +88,21 @@ def unlisted(source: str, root: Path, folder: Path | None, listed: Collection[st
             yield Failure(source, name, "not_listed", "the data set's own list doesn't name it")
 
 
+def refuse_no_file(root: Path, path: Path, do: str) -> None:
+    """Raises StageError if a list is missing, no file or a link that leaves the folder."""
+    if not path.exists():
+        raise StageError(str(path), "is missing", do)
+    if not inside(root, path):
+        raise StageError(str(path), "is a link that leaves the folder", "copy the file")
+    if not path.is_file():
+        raise StageError(str(path), "is no file", do)
+
+
 def read_text(root: Path, path: Path, do: str) -> str:
     """A list's text, line ends as \\n; what is no UTF-8 is U+FFFD. Raises StageError if it can't be read."""
-    if path.exists() and not inside(root, path):
-        raise StageError(str(path), "is a link that leaves the folder", "copy the file")
+    refuse_no_file(root, path, do)
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise StageError(str(path), "is missing", do) from None
     except OSError as error:
         raise StageError(str(path), f"can't be read ({error.strerror})", do) from None
 

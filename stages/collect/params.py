@@ -144,7 +144,7 @@ class Cub200(KnownSet):
 
     kind: Literal["cub200"]
     name: Name = "cub200"
-    fallback: str = "a photo of a {class}, a kind of bird"
+    fallback: str = Field("a photo of a {class}, a kind of bird", description="template for birds without captions")
     license: str | None = "non-commercial research and education"
     attribution: str | None = "Caltech-UCSD Birds-200-2011 (Wah et al. 2011)"
     crop: bool = Field(False, description="the bird and some of its surroundings: 1.5 times the longer side of its box")
@@ -155,7 +155,9 @@ class StanfordDogs(KnownSet):
 
     kind: Literal["stanford_dogs"]
     name: Name = "stanford_dogs"
-    captions: list[str] = Field(default=["a photo of a {class}, a breed of dog"], min_length=1)
+    captions: list[str] = Field(
+        default=["a photo of a {class}, a breed of dog"], min_length=1, description="templates; {caption} is the breed"
+    )
     license: str | None = "non-commercial research and education"
     attribution: str | None = "Stanford Dogs (Khosla et al. 2011), pictures from ImageNet"
 
@@ -179,7 +181,9 @@ class Ffhq(KnownSet):
 
     kind: Literal["ffhq"]
     name: Name = "ffhq"
-    captions: list[str] = Field(default=["a photo of a person's face"], min_length=1)
+    captions: list[str] = Field(
+        default=["a photo of a person's face"], min_length=1, description="templates; it has no captions of its own"
+    )
     folder: Literal["images1024x1024", "thumbnails128x128", "in-the-wild-images"] = Field(
         "images1024x1024", description="which of its pictures; the last are whole photographs, not cut to the face"
     )
@@ -202,7 +206,9 @@ class Figr8(Local):
     advice: ClassVar[str] = "unpack FIGR-8 there"
     kind: Literal["figr8"]
     name: Name = "figr8"
-    captions: list[str] = Field(default=["a pictogram of {class}"], min_length=1)
+    captions: list[str] = Field(
+        default=["a pictogram of {class}"], min_length=1, description="templates; {caption} is the class"
+    )
 
 
 AnySource = Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from stages.collect.files import PICTURES, first_of, inside, name_of, read_file, unlisted, walk
+from stages.collect.files import PICTURES, first_of, inside, name_of, read_file, refuse_no_file, unlisted, walk
 from stages.collect.found import Found
 from stages.collect.params import StanfordDogs
 from stages.core.errors import StageError
@@ -77,8 +77,7 @@ def file_list(root: Path, path: Path) -> list[str]:
     """The names in a MATLAB list, a column of one string each. Raises StageError if it is none."""
     from scipy.io import loadmat  # here: only this source needs it
 
-    if not inside(root, path):
-        raise StageError(str(path), "is a link that leaves the folder", "copy the file")
+    refuse_no_file(root, path, "unpack lists.tar again")
     try:
         cells = loadmat(path, variable_names=["file_list"])["file_list"].ravel()
         return [str(cell.item()) for cell in cells]
