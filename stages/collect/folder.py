@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from stages.collect.files import PICTURES, inside, read_file, walk
 from stages.collect.found import Found
 from stages.collect.params import Folder
 from stages.core.errors import StageError
 from stages.core.pairs import Failure
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 ENDINGS = sorted({*PICTURES, *map(str.upper, PICTURES)})  # file systems tell .JPG from .jpg
 SIDECARS = (".txt", ".caption")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -58,19 +58,6 @@ def read_folder(source: Folder, sources: Path) -> Iterator[Found | Failure]:
     hidden = [os.path.relpath(path, root) for path in rows]
     missing += [Failure(source.name, name, "hidden_file", "its name begins with a dot") for name in hidden]
     yield from sorted(missing, key=lambda failure: failure.path)
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Files, and links to folders, in order of relative paths, hidden ones left out; memory holds a folder's names."""
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(folder / entry.name)
-        else:
-            yield folder / entry.name
 
 
 def survey(root: Path) -> tuple[list[Path], str]:
@@ -120,10 +107,6 @@ def _plain(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps `..`, Path.resolve follows links
 
 
-def _inside(root: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
-
-
 def _rows_by_picture(source: Folder, root: Path, tables: list[Path]) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
     """captions and extra columns by picture, and the rows that name none."""
     rows: dict[str, dict[str, Any]] = {}
@@ -137,7 +120,7 @@ def _rows_by_picture(source: Folder, root: Path, tables: list[Path]) -> tuple[di
             name = str(row.pop("file_name"))
             path = table_path.parent / name
             caption = row.pop(column)
-            if not _inside(root, path):
+            if not inside(root, path):
                 missing.append(Failure(source.name, name, "outside_folder"))
             elif not path.is_file():
                 missing.append(Failure(source.name, name, "missing_file"))
@@ -148,7 +131,7 @@ def _rows_by_picture(source: Folder, root: Path, tables: list[Path]) -> tuple[di
 
 
 def _read_table(root: Path, path: Path) -> pd.DataFrame:
-    if not _inside(root, path):
+    if not inside(root, path):
         raise StageError(str(path), "is a link that leaves the folder", "copy the file")
     try:
         if path.suffix == ".csv":
@@ -176,7 +159,7 @@ def _sidecar_captions(root: Path, path: Path) -> list[str]:
     """The non-empty lines of photo.txt or photo.caption, each one caption; none if there is no such file."""
     for suffix in SIDECARS:
         sidecar = path.with_suffix(suffix)
-        if sidecar.is_file() and _inside(root, sidecar):
+        if sidecar.is_file() and inside(root, sidecar):
             text = sidecar.read_bytes().decode("utf-8-sig", errors="replace")
             return [line.strip() for line in text.splitlines() if line.strip()]
     return []
@@ -185,14 +168,9 @@ def _sidecar_captions(root: Path, path: Path) -> list[str]:
 def _read(
     source: Folder, root: Path, path: Path, captions: list[str], extra: dict[str, Any], repeats: int = 1
 ) -> Found | Failure:
-    name = path.relative_to(root).as_posix()
-    if not _inside(root, path):
-        return Failure(source.name, name, "outside_folder", "a link that leaves the folder")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return Failure(source.name, name, "unreadable_file", error.strerror or "")
+    data = read_file(source.name, root, path)
+    if isinstance(data, Failure):
+        return data
     split = extra.get("split")
-    return Found(
-        data, name, captions, extra, split=split if split in ("train", "validation") else None, repeats=repeats
-    )
+    told = split if split in ("train", "validation") else None
+    return Found(data, path.relative_to(root).as_posix(), captions, extra, split=told, repeats=repeats)

@@ -130,8 +130,100 @@ class Hub(Source):
         return Local(name=self.name, path=name).root(sources) if kind == "folder" else None
 
 
+class KnownSet(Local):
+    """A published data set, in the folders that its authors made."""
+
+    advice: ClassVar[str] = "put the data set there as docs/guide.md says, under Known data sets"
+    official_split: bool = Field(
+        True, description="its own validation or test pictures are held out; false: as clean.validation_share says"
+    )
+
+
+class Cub200(KnownSet):
+    """Caltech-UCSD Birds-200-2011: 11,788 birds of 200 species, with ten captions each where they are there too."""
+
+    kind: Literal["cub200"]
+    name: Name = "cub200"
+    fallback: str = Field("a photo of a {class}, a kind of bird", description="template for birds without captions")
+    license: str | None = "non-commercial research and education"
+    attribution: str | None = "Caltech-UCSD Birds-200-2011 (Wah et al. 2011)"
+    crop: bool = Field(False, description="the bird and some of its surroundings: 1.5 times the longer side of its box")
+
+
+class StanfordDogs(KnownSet):
+    """Stanford Dogs: 20,580 pictures of 120 breeds."""
+
+    kind: Literal["stanford_dogs"]
+    name: Name = "stanford_dogs"
+    captions: list[str] = Field(
+        default=["a photo of a {class}, a breed of dog"], min_length=1, description="templates; {caption} is the breed"
+    )
+    license: str | None = "non-commercial research and education"
+    attribution: str | None = "Stanford Dogs (Khosla et al. 2011), pictures from ImageNet"
+
+
+class CelebA(KnownSet):
+    """CelebA: 202,599 aligned faces of 10,177 people, with 40 attributes each."""
+
+    kind: Literal["celeba"]
+    name: Name = "celeba"
+    captions_from: Literal["auto", "attributes", "multimodal"] = Field(
+        "auto",
+        description="attributes: a sentence made of them; multimodal: the ten captions that Multi-Modal-CelebA-HQ has "
+        "of 30,000 pictures; auto: the latter where a picture has them, else the former",
+    )
+    license: str | None = "non-commercial research"
+    attribution: str | None = "CelebA (Liu et al. 2015)"
+
+
+class Ffhq(KnownSet):
+    """Flickr-Faces-HQ: 70,000 faces, each under its photographer's own licence; no captions."""
+
+    kind: Literal["ffhq"]
+    name: Name = "ffhq"
+    captions: list[str] = Field(
+        default=["a photo of a person's face"], min_length=1, description="templates; it has no captions of its own"
+    )
+    folder: Literal["images1024x1024", "thumbnails128x128", "in-the-wild-images"] = Field(
+        "images1024x1024", description="which of its pictures; the last are whole photographs, not cut to the face"
+    )
+    verify_hash: bool = Field(False, description="a picture whose MD5 is not the listed one is a failure wrong_hash")
+
+
+class FashionGen(KnownSet):
+    """Fashion-Gen: 293,008 pictures of garments, one description for the poses of each."""
+
+    advice: ClassVar[str] = "put fashiongen_256_256_train.h5 and fashiongen_256_256_validation.h5 there"
+    kind: Literal["fashion_gen"]
+    name: Name = "fashion_gen"
+    license: str | None = "non-commercial research"
+    attribution: str | None = "Fashion-Gen (Rostamzadeh et al. 2018), pictures from SSENSE"
+
+
+class Figr8(Local):
+    """FIGR-8: 1,548,256 black and white pictograms of 17,375 classes."""
+
+    advice: ClassVar[str] = "unpack FIGR-8 there"
+    kind: Literal["figr8"]
+    name: Name = "figr8"
+    captions: list[str] = Field(
+        default=["a pictogram of {class}"], min_length=1, description="templates; {caption} is the class"
+    )
+
+
 AnySource = Annotated[
-    OpenMoji | Iconify | Folder | WebDataset | ParquetTables | Hub,
+    OpenMoji
+    | Iconify
+    | Folder
+    | WebDataset
+    | ParquetTables
+    | Hub
+    | Cub200
+    | StanfordDogs
+    | CelebA
+    | Ffhq
+    | FashionGen
+    | Figr8,
     Field(discriminator="kind"),
 ]
 

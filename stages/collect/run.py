@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.collect.celeba import read_celeba
+from stages.collect.cub200 import read_cub200
+from stages.collect.fashion_gen import read_fashion_gen
+from stages.collect.ffhq import read_ffhq
+from stages.collect.figr8 import read_figr8
 from stages.collect.folder import read_folder
 from stages.collect.found import Finisher, Found
 from stages.collect.hub import read_hub
@@ -18,6 +23,7 @@ from stages.collect.openmoji import read_openmoji
 from stages.collect.params import CollectParams
 from stages.collect.parquet import read_parquet
 from stages.collect.spool import FailureWriter, write_source
+from stages.collect.stanford_dogs import read_stanford_dogs
 from stages.collect.webdataset import read_webdataset
 from stages.core.engine import progress
 from stages.core.errors import StageError
@@ -27,11 +33,17 @@ from stages.core.stage import run_stage
 
 # What finds the pictures of a source, by its kind: in the source's own order, whatever the workers do.
 READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
+    "celeba": read_celeba,
+    "cub200": read_cub200,
+    "fashion_gen": read_fashion_gen,
+    "ffhq": read_ffhq,
+    "figr8": read_figr8,
     "folder": read_folder,
     "hub": read_hub,
     "iconify": read_iconify,
     "openmoji": read_openmoji,
     "parquet": read_parquet,
+    "stanford_dogs": read_stanford_dogs,
     "webdataset": read_webdataset,
 }
 

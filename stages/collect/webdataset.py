@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.collect.folder import PICTURES
+from stages.collect.files import PICTURES
 from stages.collect.found import Found
 from stages.collect.params import WebDataset
 from stages.core.errors import StageError

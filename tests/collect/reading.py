@@ -20,3 +20,11 @@ def read(source: AnySource, sources: Path) -> tuple[dict[str, Pair], dict[str, s
             pairs[item.path] = item
     finisher.refuse_unfillable()
     return pairs, failures
+
+
+def plant(root: Path, files: dict[str, bytes | str]) -> Path:
+    """Files below `root` by their relative names; texts as UTF-8, line ends as they are."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
