@@ -18,6 +18,7 @@ from stages.collect.openmoji import read_openmoji
 from stages.collect.params import CollectParams
 from stages.collect.parquet import read_parquet
 from stages.collect.spool import FailureWriter, write_source
+from stages.collect.urls import read_urls
 from stages.collect.webdataset import read_webdataset
 from stages.core.engine import progress
 from stages.core.errors import StageError
@@ -32,6 +33,7 @@ READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
     "iconify": read_iconify,
     "openmoji": read_openmoji,
     "parquet": read_parquet,
+    "urls": read_urls,
     "webdataset": read_webdataset,
 }
 
