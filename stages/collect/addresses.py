@@ -44,10 +44,15 @@ async def resolve(host: str, port: int) -> list[str]:
 class CheckedBackend(httpcore2.AsyncNetworkBackend):
     """Connects to addresses that were looked up and checked here; TLS still asks for the name (SNI)."""
 
-    def __init__(self, allow_hosts: Collection[str], resolve: Resolve) -> None:
+    def __init__(
+        self,
+        allow_hosts: Collection[str],
+        resolve: Resolve,
+        network: httpcore2.AsyncNetworkBackend | None = None,
+    ) -> None:
         self._allowed = {host.lower() for host in allow_hosts}
         self._resolve = resolve
-        self._network = httpcore2.AnyIOBackend()
+        self._network = network or httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,

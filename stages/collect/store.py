@@ -15,7 +15,7 @@ from stages.collect.answers import Answer
 from stages.core.errors import StageError
 from stages.core.reuse import Reuse
 
-AT_ONCE, EVERY = 256, 1.0  # answers, and seconds, after which the index is written: what a SIGKILL costs
+AT_ONCE, EVERY = 256, 0.25  # answers, and seconds, after which the index is written: what a SIGKILL costs
 
 
 @dataclass(frozen=True)
