@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 import httpcore2
 
 from stages.collect.answers import Refused
+from stages.collect.streams import Stream, connect
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+Connect = Callable[[str, int], Awaitable[Stream]]
 
 NAT64 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))  # RFC 6052; RFC 8215, local use
 
@@ -44,15 +46,10 @@ async def resolve(host: str, port: int) -> list[str]:
 class CheckedBackend(httpcore2.AsyncNetworkBackend):
     """Connects to addresses that were looked up and checked here; TLS still asks for the name (SNI)."""
 
-    def __init__(
-        self,
-        allow_hosts: Collection[str],
-        resolve: Resolve,
-        network: httpcore2.AsyncNetworkBackend | None = None,
-    ) -> None:
+    def __init__(self, allow_hosts: Collection[str], resolve: Resolve, connect: Connect = connect) -> None:
         self._allowed = {host.lower() for host in allow_hosts}
         self._resolve = resolve
-        self._network = network or httpcore2.AnyIOBackend()
+        self._connect = connect
 
     async def connect_tcp(
         self,
@@ -61,8 +58,11 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """Raises Refused `dns_failure`, or `private_address` if any of the name's addresses isn't public."""
+    ) -> Stream:
+        """The first of the name's addresses that can be reached. `timeout` and the rest are not used here.
+
+        Raises Refused `dns_failure`, or `private_address` if any of them isn't public; OSError if none answers.
+        """
         try:
             addresses = await self._resolve(host, port)
         except (OSError, UnicodeError):
@@ -73,7 +73,7 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
             raise Refused("private_address", host)
         for address in addresses[:-1]:
             try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore2.ConnectError:
+                return await self._connect(address, port)
+            except OSError:
                 continue  # the next one may be reached
-        return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+        return await self._connect(addresses[-1], port)

@@ -1,6 +1,6 @@
 """What was downloaded before, outside every output: a killed download goes on where it was.
 
-An index of answers by URL, and a file for each content. Safe to delete at any time: then all is asked again.
+An index of answers by URL, and a file of contents, end to end, for each run. Safe to delete: then all is asked again.
 """
 
 import hashlib
@@ -10,23 +10,27 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
 from stages.collect.answers import Answer
 from stages.core.errors import StageError
 from stages.core.reuse import Reuse
 
 AT_ONCE, EVERY = 256, 0.25  # answers, and seconds, after which the index is written: what a SIGKILL costs
+BUFFER = 2**20  # bytes
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An answer in the index. run: which run asked. digest, size: of the content, if there is any."""
+    """An answer in the index. run: which run asked. start, size, digest: of the content in that run's file."""
 
     code: str
     reason: str
     run: str
-    digest: str = ""
+    start: int = 0
     size: int = 0
+    digest: str = ""
 
     @property
     def passing(self) -> bool:
@@ -34,22 +38,38 @@ class Kept:
 
 
 class Store:
-    """Answers that were kept in `folder`, by URL."""
+    """Answers that were kept in `folder`, by URL. A context manager that writes what is left at its end."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "contents"
+        self._folder = folder
         self._index = Reuse(folder / "answers.sqlite")
         self._run = secrets.token_hex(8)
         self._new: dict[str, Kept] = {}
         self._written = time.monotonic()
+        self._contents: BinaryIO | None = None
+        self._end = 0
+        self._open: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+        for file in [*self._open.values(), *([self._contents] if self._contents else [])]:
+            file.close()
 
     def missing(self, urls: Iterable[str]) -> Iterator[str]:
         """Which of these must be asked: never answered, content lost, or failed in an earlier run and may pass."""
         wanted = dict.fromkeys(urls)
-        known = self.get(wanted)
+        known, sizes = self.get(wanted), {self._run: self._end}
         for url in wanted:
             kept = known.get(url)
-            if kept is None or (kept.passing and kept.run != self._run) or (kept.digest and not self._is_there(kept)):
+            if kept and kept.run not in sizes:
+                path = self._path(kept.run)
+                sizes[kept.run] = path.stat().st_size if path.exists() else 0
+            if kept is None or (kept.passing and kept.run != self._run) or kept.start + kept.size > sizes[kept.run]:
                 yield url
 
     def get(self, urls: Iterable[str]) -> dict[str, Kept]:
@@ -59,38 +79,36 @@ class Store:
         return known | {url: self._new[url] for url in wanted if url in self._new}
 
     def put(self, url: str, answer: Answer) -> None:
-        """Keep an answer: its content now, its row in the index with the next ones."""
-        digest = ""
+        """Keep an answer."""
+        start, size, digest = 0, len(answer.data), ""
         if answer.data:
+            if self._contents is None:
+                self._contents = self._path(self._run).open("wb", buffering=BUFFER)
+            self._contents.write(answer.data)
+            start, self._end = self._end, self._end + size
             digest = hashlib.sha256(answer.data).hexdigest()
-            path = self._path(digest)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{digest}.{self._run}.partial")
-            temporary.write_bytes(answer.data)
-            temporary.replace(path)
-        self._new[url] = Kept(answer.code, answer.reason, self._run, digest, len(answer.data))
+        self._new[url] = Kept(answer.code, answer.reason, self._run, start, size, digest)
         if len(self._new) >= AT_ONCE or time.monotonic() - self._written > EVERY:
             self.flush()
 
     def flush(self) -> None:
-        """Write the index."""
+        """Write contents, then the index that names them."""
+        if self._contents:
+            self._contents.flush()
         self._index.put({url: json.dumps(vars(kept)).encode() for url, kept in self._new.items()})
         self._new, self._written = {}, time.monotonic()
 
     def content(self, kept: Kept) -> bytes:
         """The bytes of an answer. Raises StageError if the disk has damaged them."""
-        path = self._path(kept.digest)
-        data = path.read_bytes()
+        path = self._path(kept.run)
+        if kept.run not in self._open:
+            self._open[kept.run] = path.open("rb")
+        self._open[kept.run].seek(kept.start)
+        data = self._open[kept.run].read(kept.size)
         if hashlib.sha256(data).hexdigest() != kept.digest:
             path.unlink()
             raise StageError(str(path), "was damaged on the disk and is removed", "run again to fetch it anew")
         return data
 
-    def _is_there(self, kept: Kept) -> bool:
-        try:
-            return self._path(kept.digest).stat().st_size == kept.size
-        except FileNotFoundError:
-            return False
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / digest[:2] / digest
+    def _path(self, run: str) -> Path:
+        return self._folder / f"{run}.contents"

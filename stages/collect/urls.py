@@ -30,15 +30,13 @@ def read_urls(source: Urls, sources: Path, resolve: Resolve = resolve) -> Iterat
 
     Raises StageError if there are no tables, one lacks the columns, or this is no DVC project.
     """
-    store = Store(scratch("urls", _policy(source)))
-    try:
+    with Store(scratch("urls", _policy(source))) as store:
         asyncio.run(_fetch(source, sources, store, resolve))
-    finally:
         store.flush()
-    for rows in _some(read_tables(source, sources)):
-        known = store.get(row.url for row in rows)
-        for row in rows:
-            yield _found(source, row, known, store)
+        for rows in _some(read_tables(source, sources)):
+            known = store.get(row.url for row in rows)
+            for row in rows:
+                yield _found(source, row, known, store)
 
 
 def _policy(source: Urls) -> str:
