@@ -49,7 +49,8 @@ def web_url(text: str) -> httpx2.URL:
     if not text:
         raise Refused("empty_url")
     try:
-        url = httpx2.URL(text).copy_with(fragment=None)
+        url = httpx2.URL(text)
+        url = url.copy_with(fragment=None) if url.fragment else url
     except (httpx2.InvalidURL, ValueError):
         raise Refused("bad_url") from None
     if url.scheme not in ("http", "https"):

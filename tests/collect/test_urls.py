@@ -321,15 +321,6 @@ def test_a_second_run_asks_only_for_what_is_missing_or_may_have_passed(web: Serv
     assert set(web.asked) == {"/robots.txt", "/picture/1"}
 
 
-def test_contents_that_the_disk_damaged_are_not_used(web: Server) -> None:
-    assert outcome(web.url("picture/1")) == "ok"
-    kept = next(Path(".dvc/tmp").rglob("*.contents"))
-    kept.write_bytes(kept.read_bytes()[::-1])
-    with pytest.raises(StageError, match="run again to fetch it anew"):
-        outcome(web.url("picture/1"))
-    assert outcome(web.url("picture/1")) == "ok"
-
-
 def test_another_policy_asks_anew(web: Server) -> None:
     web.robots = (200, "User-agent: *\nDisallow: /")
     link = web.url("picture/1")
