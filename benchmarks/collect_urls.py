@@ -2,7 +2,8 @@
 
     make peers && python benchmarks/collect_urls.py
 
-Both ask 32 links at once, once each, in one process, and keep the bytes as they came. Ours counts the whole stage
+The server is one process and 8 hosts (ports). Both ask 32 links at once, ours 4 of a host as is its default, once
+each, in one process, and keep the bytes as they came. Ours counts the whole stage
 after its imports: robots.txt, the store, shards and failures. img2dataset counts what it calls a shard's duration,
 after imports, start of its process and reading of the table; its decoding and EXIF are switched off. Prints a JSON
 line a run and last {"name", "ours", "peer", "ratio", "unit"}: medians of seconds; ratio above 1: ours is faster.
@@ -10,6 +11,7 @@ line a run and last {"name", "ours", "peer", "ratio", "unit"}: medians of second
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import socket
@@ -25,7 +27,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".peers" / "img2dataset" / "bin" / "python"
-PICTURES, RUNS, CONCURRENCY, TIMEOUT = 2_000, 5, 32, 10
+PICTURES, HOSTS, RUNS, CONCURRENCY, TIMEOUT = 2_000, 8, 5, 32, 10
 BAD = {"missing": 40, "broken": 20, "html": 20, "cut": 15, "closed": 5}  # kinds of bad links, and how many
 
 OURS = """
@@ -35,7 +37,7 @@ from stages.collect.params import CollectParams
 from stages.collect.run import main
 concurrency, timeout = map(int, sys.argv[1:])
 source = {"kind": "urls", "name": "links", "path": "links.csv", "contact": "bench@localhost.localdomain",
-          "concurrency": concurrency, "per_host": concurrency, "timeout": float(timeout), "retries": 0,
+          "concurrency": concurrency, "per_host": 4, "timeout": float(timeout), "retries": 0,
           "allow_hosts": ["127.0.0.1"]}
 params = CollectParams.model_validate({"sources": [source]})
 began = time.perf_counter()
@@ -93,13 +95,14 @@ class Answers(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Print the port, then answer until killed."""
-    server = await asyncio.get_running_loop().create_server(Answers, "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    """Print the ports, then answer until killed."""
+    loop = asyncio.get_running_loop()
+    servers = [await loop.create_server(Answers, "127.0.0.1", 0, backlog=1024) for _ in range(HOSTS)]
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
-def links(port: int) -> pd.DataFrame:
+def links(ports: list[int]) -> pd.DataFrame:
     """The table, good and bad mixed in an order that is the same each time."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -107,11 +110,8 @@ def links(port: int) -> pd.DataFrame:
     paths = [f"picture/{number}" for number in range(PICTURES)]
     paths += [f"{kind}/{number}" for kind, count in BAD.items() for number in range(count)]
     rows = [
-        {
-            "URL": f"http://127.0.0.1:{closed if path.startswith('closed') else port}/{path}",
-            "TEXT": f"a picture, {path}",
-        }
-        for path in paths
+        {"URL": f"http://127.0.0.1:{closed if path.startswith('closed') else port}/{path}", "TEXT": f"picture, {path}"}
+        for path, port in zip(paths, itertools.cycle(ports), strict=False)
     ]
     return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
@@ -161,7 +161,7 @@ def main() -> None:
     server = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout
-        table = links(int(server.stdout.readline()))
+        table = links([int(port) for port in server.stdout.readline().split()])
         seconds: dict[str, list[float]] = {"ours": [], "img2dataset": []}
         for _ in range(RUNS):
             for name, fetch in (("ours", ours), ("img2dataset", theirs)):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 
 import httpcore2
@@ -35,19 +36,21 @@ class Fetcher:
 
     def __init__(self, source: Urls, resolve: Resolve = resolve) -> None:
         self._source = source
-        self._hosts = Hosts(source.per_host, source.requests_per_second)
         self._slots = asyncio.Semaphore(source.concurrency)
         agent = f"{AGENT} (+{source.contact})"
         self._headers = [("User-Agent", agent), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
-        # The pool itself, not httpx2's client: a client takes no network backend, reads proxies from the
-        # environment, follows redirects and keeps cookies.
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
-            max_connections=source.concurrency,
+        # Pools themselves, not httpx2's client: a client takes no network backend, reads proxies from the
+        # environment, follows redirects and keeps cookies. One a host: a pool looks at all of its connections
+        # for each request.
+        connect = partial(
+            httpcore2.AsyncConnectionPool,
+            httpx2.create_ssl_context(),
+            None,
             keepalive_expiry=15.0,
             http2=True,
             network_backend=CheckedBackend(source.allow_hosts, resolve),
         )
+        self._hosts = Hosts(source.per_host, source.requests_per_second, source.concurrency, connect)
         self._backoff = wait_random_exponential(multiplier=source.backoff, max=source.longest_wait)
 
     async def __aenter__(self) -> "Fetcher":
@@ -56,7 +59,7 @@ class Fetcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._pool.aclose()
+        await self._hosts.close()
 
     async def fetch(self, url: str) -> Answer:
         """The picture behind a URL, or why there is none; nothing that a server does can raise."""
@@ -128,7 +131,7 @@ class Fetcher:
         async with host.turn(), self._slots:
             began = clock()
             try:
-                async with asyncio.timeout(left), self._answer(url) as (response, headers):
+                async with asyncio.timeout(left), self._answer(host, url) as (response, headers):
                     if picture and (directive := forbids(headers.get_list("x-robots-tag"), self._source.noai)):
                         raise Refused("noai", directive)
                     if response.status in REDIRECTS and "location" in headers:
@@ -143,11 +146,11 @@ class Fetcher:
                 raise Refused("timeout") from None
 
     @asynccontextmanager
-    async def _answer(self, url: httpx2.URL) -> AsyncIterator[tuple[httpcore2.Response, httpx2.Headers]]:
+    async def _answer(self, host: Host, url: httpx2.URL) -> AsyncIterator[tuple[httpcore2.Response, httpx2.Headers]]:
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         headers = [("Host", url.netloc.decode("ascii")), *self._headers]
         try:
-            async with self._pool.stream("GET", target, headers=headers) as response:
+            async with host.pool.stream("GET", target, headers=headers) as response:
                 yield response, httpx2.Headers(response.headers)
         except (Refused, TimeoutError):
             raise

@@ -1,10 +1,11 @@
 """What is owed to a host: few requests at once, not too often, and none that its robots.txt disallows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import httpcore2
 import httpx2
 from protego import Protego
 
@@ -12,15 +13,17 @@ from stages.collect.answers import AGENT, Refused
 
 MOST_HOSTS = 10_000  # known at once; robots.txt of forgotten ones is read again
 Origin = tuple[str, str, int | None]
+Connect = Callable[[int], httpcore2.AsyncConnectionPool]
 
 
 @dataclass
 class Host:
-    """One origin. connections: requests at once. interval: s between two requests.
+    """One origin. pool, connections: its own, so many requests at once. interval: s between two requests.
 
     rules: its robots.txt, or why it couldn't be read; None until it is asked for.
     """
 
+    pool: httpcore2.AsyncConnectionPool
     connections: asyncio.Semaphore
     interval: float = 0.0
     rules: asyncio.Task[Protego | Refused] | None = None
@@ -52,24 +55,38 @@ class Host:
 
 
 class Hosts:
-    """The hosts that were met lately."""
+    """The hosts that were met lately. connect: makes a pool of so many connections; idle: connections kept unused."""
 
-    def __init__(self, per_host: int, requests_per_second: float | None) -> None:
-        self._per_host = per_host
+    def __init__(self, per_host: int, requests_per_second: float | None, idle: int, connect: Connect) -> None:
+        self._per_host, self._idle, self._connect = per_host, idle, connect
         self._interval = 1 / requests_per_second if requests_per_second else 0.0
-        self._known: dict[Origin, Host] = {}
+        self._known: dict[Origin, Host] = {}  # the least lately used first
+        self._connected: dict[Origin, Host] = {}
 
     @asynccontextmanager
     async def of(self, url: httpx2.URL) -> AsyncIterator[Host]:
         """The host of a URL, which is kept while it is in use."""
         origin = (url.scheme, url.host, url.port)
-        if origin not in self._known:
-            if len(self._known) >= MOST_HOSTS:
-                self._known = {name: host for name, host in self._known.items() if host.users}
-            self._known[origin] = Host(asyncio.Semaphore(self._per_host), self._interval)
-        host = self._known[origin]
+        host = self._known.pop(origin, None)
+        if host is None:
+            host = Host(self._connect(self._per_host), asyncio.Semaphore(self._per_host), self._interval)
+        self._known[origin] = self._connected[origin] = host
         host.users += 1
         try:
             yield host
         finally:
             host.users -= 1
+            await self._forget()
+
+    async def _forget(self) -> None:
+        """Close the connections of hosts that weren't used for longest, and forget them altogether if there are many."""
+        unused = [origin for origin, host in self._connected.items() if not host.users]
+        for origin in unused[: max(0, len(unused) - self._idle // self._per_host)]:
+            await self._connected.pop(origin).pool.aclose()
+        if len(self._known) > MOST_HOSTS:
+            self._known = {name: host for name, host in self._known.items() if name in self._connected}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for host in self._connected.values():
+            await host.pool.aclose()

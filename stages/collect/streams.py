@@ -23,8 +23,9 @@ class Stream(httpcore2.AsyncNetworkStream):
         return await self._reader.read(max_bytes)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._writer.write(buffer)
-        await self._writer.drain()
+        if buffer:
+            self._writer.write(buffer)
+            await self._writer.drain()
 
     async def aclose(self) -> None:
         self._writer.transport.abort()
