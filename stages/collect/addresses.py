@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 
 import httpcore2
 
@@ -39,6 +40,8 @@ def is_public(address: str) -> bool:
 
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses of a name, as the system knows them. Raises OSError or UnicodeError if there are none."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -55,11 +58,11 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - the caller keeps the time
+        local_address: str | None = None,  # noqa: ARG002 - never given
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,  # noqa: ARG002 - never given
     ) -> Stream:
-        """The first of the name's addresses that can be reached. `timeout` and the rest are not used here.
+        """The first of the name's addresses that can be reached.
 
         Raises Refused `dns_failure`, or `private_address` if any of them isn't public; OSError if none answers.
         """

@@ -1,8 +1,6 @@
 """Ask one URL: politely, safely, and not for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
 
@@ -28,6 +26,7 @@ from stages.collect.params import Urls
 
 ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read, and hops to it: RFC 9309, 2.5 and 2.3.1.2
 ROBOTS_REDIRECTS = 5
+SHORT = 16 * 1024  # bytes
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -38,7 +37,7 @@ class Fetcher:
         self._source = source
         self._slots = asyncio.Semaphore(source.concurrency)
         agent = f"{AGENT} (+{source.contact})"
-        self._headers = [("User-Agent", agent), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
+        self._headers = [(b"User-Agent", agent.encode()), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
         # Pools themselves, not httpx2's client: a client takes no network backend, reads proxies from the
         # environment, follows redirects and keeps cookies. One a host: a pool looks at all of its connections
         # for each request.
@@ -131,31 +130,37 @@ class Fetcher:
         async with host.turn(), self._slots:
             began = clock()
             try:
-                async with asyncio.timeout(left), self._answer(host, url) as (response, headers):
-                    if picture and (directive := forbids(headers.get_list("x-robots-tag"), self._source.noai)):
-                        raise Refused("noai", directive)
-                    if response.status in REDIRECTS and "location" in headers:
-                        return b"", _moved(url, headers["location"]), left - (clock() - began)
-                    if not 200 <= response.status < 300:
-                        wait = retry_after(headers.get("retry-after")) if response.status in (429, 503) else 0.0
-                        host.pause(min(wait, self._source.longest_wait))
-                        raise Refused(f"http_{response.status}", wait=wait)
-                    body = await _read(response, headers, most, picture=picture)
-                    return body, None, left - (clock() - began)
+                async with asyncio.timeout(left):
+                    body, moved = await self._exchange(host, url, most, picture=picture)
+            except Refused:
+                raise
             except TimeoutError:
                 raise Refused("timeout") from None
+            except Exception as error:  # h11, h2 and ssl raise whatever they like on odd answers
+                raise Refused("connection_failed") from error
+            return body, moved, left - (clock() - began)
 
-    @asynccontextmanager
-    async def _answer(self, host: Host, url: httpx2.URL) -> AsyncIterator[tuple[httpcore2.Response, httpx2.Headers]]:
+    async def _exchange(
+        self, host: Host, url: httpx2.URL, most: int, *, picture: bool
+    ) -> tuple[bytes, httpx2.URL | None]:
+        """One request and its answer."""
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        headers = [("Host", url.netloc.decode("ascii")), *self._headers]
+        request = httpcore2.Request("GET", target, headers=[(b"Host", url.netloc), *self._headers])
+        response = await host.pool.handle_async_request(request)
         try:
-            async with host.pool.stream("GET", target, headers=headers) as response:
-                yield response, httpx2.Headers(response.headers)
-        except (Refused, TimeoutError):
-            raise
-        except Exception as error:  # h11, h2, ssl and anyio raise whatever they like on odd answers
-            raise Refused("connection_failed") from error
+            headers = httpx2.Headers(response.headers)
+            if picture and (directive := forbids(headers.get_list("x-robots-tag"), self._source.noai)):
+                raise Refused("noai", directive)
+            if 200 <= response.status < 300:
+                return await _read(response, headers, most, picture=picture), None
+            await _drain(response, headers)
+            if response.status in REDIRECTS and "location" in headers:
+                return b"", _moved(url, headers["location"])
+            wait = retry_after(headers.get("retry-after")) if response.status in (429, 503) else 0.0
+            host.pause(min(wait, self._source.longest_wait))
+            raise Refused(f"http_{response.status}", wait=wait)
+        finally:
+            await response.aclose()
 
 
 def _moved(url: httpx2.URL, location: str) -> httpx2.URL:
@@ -165,10 +170,23 @@ def _moved(url: httpx2.URL, location: str) -> httpx2.URL:
         raise Refused("bad_url", "redirect") from None
 
 
+def _size(headers: httpx2.Headers) -> int | None:
+    """Content-Length, if it is told and sane."""
+    told = headers.get("content-length", "")
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
+
+
+async def _drain(response: httpcore2.Response, headers: httpx2.Headers) -> None:
+    """Read a short body to its end: the connection can be used again then."""
+    size = _size(headers)
+    if size is not None and size <= SHORT:
+        async for _ in response.aiter_stream():
+            pass
+
+
 async def _read(response: httpcore2.Response, headers: httpx2.Headers, most: int, *, picture: bool) -> bytes:
     """The body, decoded. A picture of more than `most` bytes is refused, robots.txt cut there; before decoding too."""
-    size = headers.get("content-length", "")
-    if picture and size.isdecimal() and len(size) < 20 and int(size) > most:
+    if picture and (_size(headers) or 0) > most:
         raise Refused("too_large")
     decode, body, read, checked = decoder(headers.get("content-encoding", "").lower()), bytearray(), 0, not picture
     async for piece in response.aiter_stream():

@@ -79,7 +79,7 @@ class Hosts:
             await self._forget()
 
     async def _forget(self) -> None:
-        """Close the connections of hosts that weren't used for longest, and forget them altogether if there are many."""
+        """Close the connections of the hosts that were unused for longest; forget hosts if they are many."""
         unused = [origin for origin, host in self._connected.items() if not host.users]
         for origin in unused[: max(0, len(unused) - self._idle // self._per_host)]:
             await self._connected.pop(origin).pool.aclose()

@@ -14,15 +14,15 @@ AHEAD = 256 * 1024  # bytes read before they are asked for
 
 
 class Stream(httpcore2.AsyncNetworkStream):
-    """One connection. Timeouts are the caller's; what the network does wrong raises OSError."""
+    """One connection. Timeouts are kept by the caller; what the network does wrong raises OSError."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - see above
         return await self._reader.read(max_bytes)
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see above
         if buffer:
             self._writer.write(buffer)
             await self._writer.drain()
@@ -31,7 +31,10 @@ class Stream(httpcore2.AsyncNetworkStream):
         self._writer.transport.abort()
 
     async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - see above
     ) -> "Stream":
         try:
             await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
