@@ -58,19 +58,21 @@ class Hosts:
     """The hosts that were met lately. connect: makes a pool of so many connections; idle: connections kept unused."""
 
     def __init__(self, per_host: int, requests_per_second: float | None, idle: int, connect: Connect) -> None:
-        self._per_host, self._idle, self._connect = per_host, idle, connect
+        self._per_host, self._most_unused, self._connect = per_host, idle // per_host, connect
         self._interval = 1 / requests_per_second if requests_per_second else 0.0
-        self._known: dict[Origin, Host] = {}  # the least lately used first
-        self._connected: dict[Origin, Host] = {}
+        self._known: dict[Origin, Host] = {}
+        self._connected: dict[Origin, Host] = {}  # the least lately used first
 
     @asynccontextmanager
     async def of(self, url: httpx2.URL) -> AsyncIterator[Host]:
         """The host of a URL, which is kept while it is in use."""
         origin = (url.scheme, url.host, url.port)
-        host = self._known.pop(origin, None)
-        if host is None:
-            host = Host(self._connect(self._per_host), asyncio.Semaphore(self._per_host), self._interval)
-        self._known[origin] = self._connected[origin] = host
+        if origin not in self._known:
+            pool = self._connect(self._per_host)
+            self._known[origin] = Host(pool, asyncio.Semaphore(self._per_host), self._interval)
+        host = self._known[origin]
+        self._connected.pop(origin, None)
+        self._connected[origin] = host
         host.users += 1
         try:
             yield host
@@ -81,8 +83,9 @@ class Hosts:
     async def _forget(self) -> None:
         """Close the connections of the hosts that were unused for longest; forget hosts if they are many."""
         unused = [origin for origin, host in self._connected.items() if not host.users]
-        for origin in unused[: max(0, len(unused) - self._idle // self._per_host)]:
-            await self._connected.pop(origin).pool.aclose()
+        for host in [self._connected.pop(origin) for origin in unused[: max(0, len(unused) - self._most_unused)]]:
+            if not host.users:  # nobody came while the others were closed
+                await host.pool.aclose()
         if len(self._known) > MOST_HOSTS:
             self._known = {name: host for name, host in self._known.items() if name in self._connected}
 

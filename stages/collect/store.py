@@ -18,6 +18,7 @@ from stages.core.reuse import Reuse
 
 AT_ONCE, EVERY = 256, 0.25  # answers, and seconds, after which the index is written: what a SIGKILL costs
 BUFFER = 2**20  # bytes
+MOST_OPEN = 64  # files of earlier runs
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Store:
     def content(self, kept: Kept) -> bytes:
         """The bytes of an answer."""
         if kept.run not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
             self._open[kept.run] = self._path(kept.run).open("rb")
         self._open[kept.run].seek(kept.start)
         return self._open[kept.run].read(kept.size)

@@ -1,21 +1,103 @@
-"""A web server on this machine that misbehaves as asked, and counts what it is asked for."""
+"""Web servers on this machine: one that misbehaves as asked, and counts what it is asked for; one with TLS."""
 
+import asyncio
 import gzip
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
 
 from tests.pictures import drawing, encoded
 
 PICTURE = encoded(drawing(0))
 TYPED = [("Content-Type", "image/png")]
+
+
+class SecureServer:
+    """A context manager: HTTP/2 over TLS for the name `host`, on this machine. names: what clients asked for (SNI)."""
+
+    def __init__(self, host: str, folder: Path) -> None:
+        self.names: list[str | None] = []
+        self.requests = self.connections = 0
+        self.certificate, key = folder / "certificate.pem", folder / "key.pem"
+        secret = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        now = datetime.now(UTC)
+        made = x509.CertificateBuilder(name, name, secret.public_key(), 1, now, now + timedelta(days=1))
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        self.certificate.write_bytes(made.sign(secret, hashes.SHA256()).public_bytes(Encoding.PEM))
+        key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(self.certificate, key)
+        self._tls.set_alpn_protocols(["h2"])
+        self._tls.sni_callback = lambda _, asked, __: self.names.append(asked)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def __enter__(self) -> "SecureServer":
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        self._loop, self._over, self._serving = asyncio.get_running_loop(), asyncio.Event(), set[asyncio.Task[Any]]()
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            self._ready.set()
+            await self._over.wait()
+        await asyncio.gather(*self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Every path but robots.txt is a picture of its own."""
+        task = asyncio.current_task()
+        assert task
+        self._serving.add(task)
+        self.connections += 1
+        with suppress(ConnectionError):
+            await self._answer(reader, writer)
+        writer.close()
+        self._serving.remove(task)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = H2Connection(H2Configuration(client_side=False))
+        connection.initiate_connection()
+        writer.write(connection.data_to_send())
+        while data := await reader.read(2**16):
+            for event in connection.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    assert event.headers
+                    assert event.stream_id
+                    path = dict(event.headers)[b":path"].decode()
+                    status, body = ("404", b"") if path == "/robots.txt" else ("200", PICTURE + path.encode())
+                    self.requests += 1
+                    connection.send_headers(event.stream_id, [(":status", status)])
+                    connection.send_data(event.stream_id, body, end_stream=True)
+            writer.write(connection.data_to_send())
 
 
 class Server:

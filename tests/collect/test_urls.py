@@ -31,7 +31,7 @@ from stages.core.errors import StageError
 from stages.core.files import folder_digest
 from stages.core.pairs import Pair
 from tests.collect.reading import read
-from tests.collect.server import PICTURE, Server
+from tests.collect.server import PICTURE, SecureServer, Server
 from tests.conftest import ROOT
 from tests.pictures import drawing, encoded
 
@@ -203,6 +203,38 @@ def test_the_checked_address_is_used_and_the_name_is_kept(web: Server) -> None:
         "dns_failure",
     ]
     assert web.hosts == {f"good.example:{web.port}"}
+
+
+def test_http2_over_tls(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is checked, and TLS still asks for the name; a certificate that nobody vouches for is refused."""
+
+    async def at_home(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    (in_folder / ".dvc").mkdir()
+    with SecureServer("good.example", in_folder) as server:
+        table([f"https://good.example:{server.port}/{number}" for number in range(20)])
+        source = urls(allow_hosts=["good.example"], retries=0, per_host=2)
+        refused = list(read_urls(source, Path(), at_home))
+        assert {item.code for item in refused if not isinstance(item, Found)} == {"robots_unreachable"}
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        assert all(isinstance(item, Found) for item in read_urls(source, Path(), at_home))
+        assert set(server.names) == {"good.example"}
+        assert server.requests == 21
+        assert server.connections == 1  # RFC 9113, 9.1: one to a host
+
+
+def test_more_hosts_than_are_kept_connected(web: Server) -> None:
+    async def at_home(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    hosts = [f"{letter}.example" for letter in "abcdefgh"]
+    table([web.url(f"picture/{number}", host) for number in range(4) for host in hosts])
+    found = list(read_urls(urls(allow_hosts=hosts, concurrency=1, per_host=1), Path(), at_home))
+    assert [item.url for item in found if isinstance(item, Found)] == [
+        web.url(f"picture/{number}", host) for number in range(4) for host in hosts
+    ]
+    assert web.asked["/robots.txt"] == 8
 
 
 def test_proxies_of_the_environment_are_not_used(web: Server, monkeypatch: pytest.MonkeyPatch) -> None:
