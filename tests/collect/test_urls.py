@@ -287,6 +287,12 @@ def test_a_host_gets_no_more_requests_at_once_than_it_is_granted(web: Server) ->
     assert web.busiest == 3
 
 
+def test_waiting_for_a_turn_is_not_counted_as_the_hosts_time(web: Server) -> None:
+    web.delay = 0.05
+    found = outcomes([web.url(f"picture/{number}") for number in range(16)], per_host=1, timeout=0.3, retries=0)
+    assert set(found.values()) == {"ok"}
+
+
 @pytest.mark.parametrize(
     ("tags", "directive"),
     [
@@ -361,12 +367,16 @@ def test_another_policy_asks_anew(web: Server) -> None:
     assert web.pictures_asked == 2
 
 
-def test_a_link_that_stands_twice_is_asked_once(web: Server) -> None:
-    links = [web.url(path) for path in ["picture/1", "missing", "broken"] * 3]
-    table(links)
-    pairs, failures = read(urls(retries=0), Path())
-    assert len(pairs) == 3
-    assert len(failures) == 6
+@pytest.mark.parametrize("concurrency", [1, 32])
+def test_a_link_that_stands_twice_is_asked_once(web: Server, concurrency: int) -> None:
+    """Side by side, while it is under way, and after it was answered: 600 rows are more than are read at once."""
+    once = ["slow-picture/1", "broken", "missing", *(f"picture/{number}" for number in range(2, 22))]
+    paths = [*once, *["picture/2"] * 600, *once]
+    table(map(web.url, paths))
+    pairs, failures = read(urls(retries=0, concurrency=concurrency), Path())
+    assert len(pairs) == 642
+    assert set(failures.values()) == {"http_500", "http_404"}
+    assert len(failures) == 4
     assert set(web.asked.values()) == {1}
 
 
