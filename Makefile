@@ -1,7 +1,7 @@
-# make repro · make test · make check · make schema · make lock
+# make repro · make test · make check · make schema · make lock · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check schema lock
+.PHONY: repro test check schema lock peers
 
 repro: .venv/installed
 	dvc repro
@@ -27,6 +27,14 @@ lock: .venv/installed
 		--no-annotate --constraint .venv/constraints.txt --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 	python -m stages.tools.versions
+
+# The public tools that benchmarks compare with, each in an environment of its own.
+peers: $(patsubst benchmarks/peers/%.txt,.peers/%/installed,$(wildcard benchmarks/peers/*.txt))
+
+.peers/%/installed: benchmarks/peers/%.txt
+	python3 -m venv .peers/$*
+	.peers/$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 .venv/installed: requirements.lock
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: python3: is older than 3.11; install Python 3.11")'

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from stages.core.errors import StageError
 from stages.core.params import Section
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # of links
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -130,6 +131,64 @@ class Hub(Source):
         return Local(name=self.name, path=name).root(sources) if kind == "folder" else None
 
 
+class Urls(Local):
+    """Tables of links to pictures (LAION's layout): csv, tsv, jsonl or parquet, a file or a folder of them."""
+
+    advice: ClassVar[str] = "put the tables there"
+    kind: Literal["urls"]
+    contact: str = Field(
+        pattern=r"^[!-~]*(@|://)[!-~]*$",
+        description="a mail address or page of yours: sites read it in the User-Agent, darkroom (+contact)",
+    )
+    url_column: str = Field("", description="empty: url, image_url, img_url or link, in any case")
+    caption_column: str | None = Field(
+        "", description="empty: text, caption, prompt or txt, in any case; null: there is none"
+    )
+    concurrency: int = Field(32, ge=1, le=1024, description="requests at once")
+    per_host: int = Field(4, ge=1, le=64, description="requests at once to one host (scheme, name and port)")
+    requests_per_second: float | None = Field(
+        None, gt=0, le=1000, description="to one host; null: as many as it answers, or its robots.txt's Crawl-delay"
+    )
+    timeout: float = Field(30.0, gt=0, le=3600, description="s for one try, from the connection to the last byte")
+    most_bytes: int = Field(64 * 2**20, ge=1, le=2**30, description="of one picture; larger ones are failures")
+    redirects: int = Field(5, ge=0, le=20, description="followed at most")
+    retries: int = Field(
+        3, ge=0, le=20, description="after timeouts, lost connections and the answers 408, 429 and 5xx"
+    )
+    backoff: float = Field(1.0, gt=0, le=60, description="s, bound of the first random wait; it doubles each time")
+    longest_wait: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="s before a retry; who asks for more (Retry-After) is asked again by the next run",
+    )
+    obey_robots: bool = Field(True, description="leave out what robots.txt disallows")
+    noai: list[str] = Field(
+        default=["noai", "noimageai", "noindex", "noimageindex"],
+        description="leave out pictures whose X-Robots-Tag has one of these",
+    )
+    allow_hosts: list[str] = Field(
+        default=[], description="names of hosts that may have private addresses, such as localhost"
+    )
+
+    def verify(self, sources: Path) -> None:
+        self.tables(sources)
+
+    def tables(self, sources: Path) -> tuple[Path, list[Path]]:
+        """The folder that tables are named from, and the tables by name. Raises StageError if there are none."""
+        named = Path(self.path or self.name)
+        if (sources / named).is_file():
+            root = Local(name=self.name, path=str(named.parent)).root(sources)
+            tables = [sources / named]
+        else:
+            root = self.root(sources)
+            tables = sorted(path for path in root.rglob("*") if path.is_file())
+        tables = [path for path in tables if path.suffix.lower() in TABLES]
+        if not tables:
+            raise StageError(str(sources / named), f"has no tables ({', '.join(TABLES)})", self.advice)
+        return root, tables
+
+
 class KnownSet(Local):
     """A published data set, in the folders that its authors made."""
 
@@ -223,7 +282,8 @@ AnySource = Annotated[
     | CelebA
     | Ffhq
     | FashionGen
-    | Figr8,
+    | Figr8
+    | Urls,
     Field(discriminator="kind"),
 ]
 

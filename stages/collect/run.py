@@ -24,6 +24,7 @@ from stages.collect.params import CollectParams
 from stages.collect.parquet import read_parquet
 from stages.collect.spool import FailureWriter, write_source
 from stages.collect.stanford_dogs import read_stanford_dogs
+from stages.collect.urls import read_urls
 from stages.collect.webdataset import read_webdataset
 from stages.core.engine import progress
 from stages.core.errors import StageError
@@ -44,6 +45,7 @@ READERS: dict[str, Callable[[Any, Path], Iterator[Found | Failure]]] = {
     "openmoji": read_openmoji,
     "parquet": read_parquet,
     "stanford_dogs": read_stanford_dogs,
+    "urls": read_urls,
     "webdataset": read_webdataset,
 }
 
