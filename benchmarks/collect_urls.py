@@ -1,6 +1,6 @@
 """Seconds to fetch 2,000 pictures and 100 bad links from a server on this machine: ours and img2dataset.
 
-    make peers && python benchmarks/collect_urls.py
+    make peers && python -m benchmarks.collect_urls
 
 The server is one process and 8 hosts (ports). Both ask 32 links at once, ours 4 of a host as is its default, once
 each, in one process, and keep the bytes as they came. Ours counts the whole stage
