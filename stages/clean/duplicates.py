@@ -34,6 +34,7 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
     # One word a hash, so that one sort brings together those that agree: 24 bits mixed from what has to agree,
     # a sketch of the whole hash, its number. The sketch spares most comparisons a look at the hashes themselves.
     shift = np.uint64(64 - AGREEMENT)
+    beyond = np.uint64(1) << shift
     number, compared = np.uint64((1 << number_bits) - 1), ~np.uint64((1 << number_bits) - 1)
     low = _folded(hashes, int(shift) - number_bits) << np.uint64(number_bits) | np.arange(count, dtype=np.uint64)
     words, found = np.empty_like(hashes), [np.empty(0, dtype=np.uint64)]
@@ -54,9 +55,10 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
                 left, right = left[near], right[near]
                 found.append(np.minimum(left, right) << np.uint64(32) | np.maximum(left, right))
                 step += 1
-                starts = starts[differing >> shift == 0]
-                starts = starts[starts + step < count]
-                differing = words[starts] ^ words[starts + step]
+                starts = starts[differing < beyond]
+                if stop + step > count:
+                    starts = starts[starts + step < count]
+                differing = words.take(starts) ^ words[step:].take(starts)
     pairs = np.unique(np.concatenate(found))
     one, other = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
     return one, other, np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
