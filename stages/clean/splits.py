@@ -1,5 +1,7 @@
 """train or validation: what belongs together stays on one side."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -19,12 +21,12 @@ def assign_splits(params: CleanParams, kept: pd.DataFrame, clusters: NDArray[np.
     """
     names = kept["group"].fillna(kept["key"]).astype(str)
     together = _components(names, clusters)
-    lowest = names.groupby(together).min()
-    told = set(together[kept["split"].eq("validation").to_numpy()])
-    open_ones = np.unique(together[kept["split"].isna().to_numpy()])
+    lowest = names.groupby(together).min().to_dict()
+    told = set(together[kept["split"].eq("validation").to_numpy()].tolist())
+    open_ones = np.unique(together[kept["split"].isna().to_numpy()]).tolist()
     draws = {label: uniform(params.seed, "validation", lowest[label]) for label in open_ones}
     ordered = sorted(set(draws) - told, key=lambda label: (draws[label], lowest[label]))
-    sizes = pd.Series(together).value_counts()
+    sizes = Counter(together.tolist())
     if params.validation_count is None:
         drawn = {label for label in ordered if draws[label] < params.validation_share}
         if params.validation_share > 0 and not told | drawn and len(ordered) > 1:
@@ -33,7 +35,8 @@ def assign_splits(params: CleanParams, kept: pd.DataFrame, clusters: NDArray[np.
         before = np.cumsum([0, *(sizes[label] for label in ordered)]) + sum(sizes[label] for label in told)
         drawn = {label for label, held in zip(ordered, before, strict=False) if held < params.validation_count}
         drawn -= {ordered[-1]} if len(drawn) == len(sizes) else set()
-    return ["validation" if label in told | drawn else "train" for label in together]
+    held_out = told | drawn
+    return ["validation" if label in held_out else "train" for label in together.tolist()]
 
 
 def _components(names: pd.Series, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
