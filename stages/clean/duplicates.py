@@ -1,13 +1,16 @@
 """Near-duplicates: every pair of hashes within a Hamming radius, found exactly; then who stays.
 
-Split the 64 bits into k blocks. Two hashes within radius r differ in at most r
-blocks, so they agree on at least k - r: sort by each choice of k - r blocks and
-compare only hashes that are equal there. Nothing is missed. (Block permutation:
-Manku et al., Detecting near-duplicates for web crawling, WWW 2007.)
+Lay the 64 bits on the points of an affine space of n dimensions over the field of q elements. A set of points that
+meets every hyperplane has at least n (q - 1) + 1 of them (Jamison, Covering finite fields with cosets of subspaces,
+J. Comb. Theory A 22, 1977). So if two hashes differ in at most n (q - 1) bits, they agree on all bits of some
+hyperplane, a q-th of the bits: sort by the bits of each hyperplane, compare only hashes that are equal there, and
+nothing is missed. At radius 6 that is 39 sorts by 21 bits; blocks of bits (Manku et al., Detecting near-duplicates for
+web crawling, WWW 2007) need 84.
 """
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import product
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +18,8 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: its multiples differ in their high bits (Knuth 6.4)
-AGREEMENT = 24  # bits that stand for what has to agree
-CROWDED = 8  # hashes that agree by chance; with more, agreement is asked of more blocks
+AGREEMENT = 24  # bits at least that stand for what has to agree
+CROWDED = 1 << 24  # hashes from which on two that agree on 21 bits do so by chance: then 32 have to agree
 PART = 1 << 15  # words at once: they stay in a core's cache
 
 
@@ -28,18 +31,14 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
     count, number_bits = len(hashes), len(hashes).bit_length()
     if count >= 1 << 32:
         raise ValueError("pairs_within: takes fewer than 2^32 hashes")
-    agreeing = 2 if radius <= 4 else 3
-    while count >> (64 * agreeing // (radius + agreeing)) > CROWDED:
-        agreeing += 1
-    # One word a hash, so that one sort brings together those that agree: 24 bits mixed from what has to agree,
-    # a sketch of the whole hash, its number. The sketch spares most comparisons a look at the hashes themselves.
-    shift = np.uint64(64 - AGREEMENT)
+    # One word a hash, so that one sort brings together those that agree: 24 bits or more mixed from what has to
+    # agree, a sketch of the whole hash, its number. The sketch spares most comparisons a look at the hashes.
+    shift = np.uint64(64 - max(AGREEMENT, number_bits + 2))
     beyond = np.uint64(1) << shift
     number, compared = np.uint64((1 << number_bits) - 1), ~np.uint64((1 << number_bits) - 1)
     low = _folded(hashes, int(shift) - number_bits) << np.uint64(number_bits) | np.arange(count, dtype=np.uint64)
     words, found = np.empty_like(hashes), [np.empty(0, dtype=np.uint64)]
-    for chosen in combinations(_block_masks(radius + agreeing), agreeing):
-        mask = np.bitwise_or.reduce(np.array(chosen, dtype=np.uint64))
+    for mask in hyperplanes(radius, 2 if count > CROWDED and radius <= 6 else 3):
         for part in (slice(start, start + PART) for start in range(0, count, PART)):
             words[part] = ((hashes[part] & mask) * MIX >> shift << shift) | low[part]
         words.sort()
@@ -138,7 +137,15 @@ def _confirmed(phash: Hashes, dhash: Hashes, radius: int, confirm_radius: int) -
     ]
 
 
-def _block_masks(count: int) -> list[int]:
-    """`count` masks that together cover 64 bits once, in blocks of nearly equal width."""
-    edges = [64 * index // count for index in range(count + 1)]
-    return [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+def hyperplanes(radius: int, order: int) -> list[np.uint64]:
+    """Masks of 64 bits, a third of them (order 3) or half (order 2): any `radius` bits leave one mask untouched.
+
+    The least affine space over the field of `order` elements for which Jamison's bound holds: radius 6 takes 27
+    points and 39 masks of order 3, or 64 points and 126 masks of order 2.
+    """
+    dimensions = max(1, -(-radius // (order - 1)))
+    points = list(product(range(order), repeat=dimensions))
+    places = [points[bit * len(points) // 64] for bit in range(64)]
+    directions = [normal for normal in points if next((step for step in normal if step), 0) == 1]
+    sides = [[sum(map(mul, normal, place)) % order for place in places] for normal in directions]
+    return [np.uint64(sum(1 << bit for bit in range(64) if side[bit] == c)) for side in sides for c in range(order)]

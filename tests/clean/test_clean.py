@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.clean.captions import fault, repair, sift
-from stages.clean.duplicates import choose_keepers, pairs_within
+from stages.clean.duplicates import choose_keepers, hyperplanes, pairs_within
 from stages.clean.params import Captions, CleanParams
 from stages.clean.review import Say, read_review
 from stages.clean.run import MANIFEST, Verdict
@@ -402,3 +402,18 @@ def test_odd_reviews_are_refused(tmp_path: Path, line: str, said: str) -> None:
 
 def test_the_manifest_is_what_later_stages_read() -> None:
     assert clean(CleanParams(), table(row(0))).kept.columns.tolist() == MANIFEST.names
+
+
+@pytest.mark.parametrize(
+    ("radius", "order", "count"), [(2, 3, 3), (4, 3, 12), (6, 3, 39), (8, 3, 120), (4, 2, 30), (6, 2, 126)]
+)
+def test_any_few_bits_leave_a_hyperplane_untouched(radius: int, order: int, count: int) -> None:
+    masks = np.array(hyperplanes(radius, order))
+    assert len(masks) == count
+    sizes = np.bitwise_count(masks)
+    assert sizes.sum() == count // order * 64
+    assert sizes.min() >= 64 / order * 0.6
+    random = np.random.default_rng(radius)
+    for _ in range(2000):
+        flipped = np.uint64(sum(1 << int(bit) for bit in random.choice(64, radius, replace=False)))
+        assert ((masks & flipped) == 0).any()
