@@ -1,7 +1,7 @@
 """data/latents: what training would compute again and again, computed once.
 
     index.parquet           a row a key and variant: where its latents and captions are
-    pictures/<n>.safetensors  `mean`, `std` (N, C, H, W): the VAE's posterior, unscaled
+    pictures/<n>.safetensors  `mean`, `std` (N, C, H, W): the VAE's posterior, unscaled, of pictures of one size
     text/<n>.safetensors      `embeddings` (M, L, D): each distinct caption once; caption 0 is the empty one
 
 The index holds each shard's sha256, so its own digest stands for the whole folder.
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from stages.core.errors import StageError
 from stages.core.files import file_digest
+from stages.core.sizes import by_size
 
 CAPTIONS_A_SHARD = 4096
 
@@ -54,6 +55,7 @@ class Latents:
     """One split of data/latents, memory-mapped, in order of key and variant.
 
     A training picture is as many rows as it has repeats: an epoch shows it that often, each time with other draws.
+    sizes: width and height of each row's picture, px. groups: the rows of each size.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -64,6 +66,8 @@ class Latents:
         self.folder = folder
         self.keys = [f"{row.key}/{row.variant}" for row in chosen.itertuples()]
         self.places = list(zip(chosen["shard"], chosen["row"].tolist(), strict=True))
+        self.sizes = list(zip(chosen["width"].tolist(), chosen["height"].tolist(), strict=True))
+        self.groups = by_size(self.sizes)
         self._files: dict[str, Any] = {}
         self.captions = [list(numbers) for numbers in chosen["captions"]]
 
@@ -79,7 +83,10 @@ class Latents:
         return self._files[name]
 
     def read(self, rows: Sequence[int]) -> Batch:
-        """The posteriors of some rows, in the order asked for. Raises StageError if a shard can't be read."""
+        """The posteriors of some rows, in the order asked for; all of one size.
+
+        Raises StageError if a shard can't be read.
+        """
         parts = [self._read_one(row) for row in rows]
         return Batch(
             torch.stack([mean for mean, _ in parts]),

@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from stages.core.latents import Latents
 from stages.core.noise import normal
+from stages.core.sizes import by_size
 
 
 def denoising_losses(
@@ -51,17 +52,19 @@ def validation_curve(
 
     One number over random timesteps hides what a model gains: its spread over
     timesteps is far larger than what training changes (hence fixed ones, apart).
-    The first `pictures` by key, their first caption (the empty one where there is none).
+    The first `pictures` by key, their first caption (the empty one where there is none); a batch is of one size.
     """
     device = next(unet.parameters()).device
     steps = schedule.config.num_train_timesteps
+    sizes = latents.sizes[:pictures]
+    batches = [rows[start : start + batch_size] for rows in by_size(sizes) for start in range(0, len(rows), batch_size)]
     curve = []
     unet.eval()
     for part in range(bins):
         timestep = int((part + 0.5) * steps / bins)
-        total, rows = 0.0, list(range(min(pictures, len(latents))))
-        for start in range(0, len(rows), batch_size):
-            batch = latents.read(rows[start : start + batch_size])
+        total = 0.0
+        for rows in batches:
+            batch = latents.read(rows)
             noise = torch.stack(
                 [normal(tuple(batch.mean.shape[1:]), seed, "validation", part, key) for key in batch.keys]
             )
@@ -75,5 +78,5 @@ def validation_curve(
                 torch.full((len(batch.keys),), timestep, device=device),
             )
             total += float(losses.cpu().double().sum())
-        curve.append(total / len(rows))
+        curve.append(total / len(sizes))
     return curve

@@ -9,28 +9,31 @@ import torch
 from PIL import Image
 
 from stages.core.pairs import read_rows, shards_below
+from stages.core.sizes import by_size
 
 
 class Pixels:
-    """One split of data/processed, in order of key and variant; see `stages.core.latents.Latents` for repeats.
+    """One split of data/processed, in order of key and variant; repeats and sizes as in `stages.core.latents.Latents`.
 
     The files' bytes are in memory, not the pixels.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        columns = ["key", "variant", "image", "captions", "split", "repeats"]
+        columns = ["key", "variant", "image", "captions", "split", "repeats", "width", "height"]
         found = (row for row in read_rows(shards_below(folder), columns) if row["split"] == split)
         rows = [row for row in found for _ in range(row["repeats"] if split == "train" else 1)]
         rows.sort(key=lambda row: (row["key"], row["variant"]))
         self.keys = [f"{row['key']}/{row['variant']}" for row in rows]
         self.captions: list[list[str]] = [row["captions"] for row in rows]
+        self.sizes = [(row["width"], row["height"]) for row in rows]
+        self.groups = by_size(self.sizes)
         self._files: list[bytes] = [row["image"]["bytes"] for row in rows]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, rows: Sequence[int]) -> torch.Tensor:
-        """Some pictures, (B, 3, H, W) float32 from -1 to 1."""
+        """Some pictures of one size, (B, 3, H, W) float32 from -1 to 1."""
         return to_pixels([self._files[row] for row in rows])
 
 

@@ -29,6 +29,19 @@ class Reuse:
                 known.update(table.execute(f"SELECT key, value FROM known WHERE key IN ({marks})", some))  # noqa: S608 - question marks alone
         return known
 
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that nothing is known of, each once, in their order; no value is read."""
+        wanted = dict.fromkeys(keys)
+        if self.path.exists():
+            listed = list(wanted)
+            with closing(self._open()) as table:
+                for start in range(0, len(listed), AT_ONCE):
+                    some = listed[start : start + AT_ONCE]
+                    marks = ",".join("?" * len(some))
+                    for (key,) in table.execute(f"SELECT key FROM known WHERE key IN ({marks})", some):  # noqa: S608 - question marks alone
+                        del wanted[key]
+        return list(wanted)
+
     def put(self, values: Mapping[str, bytes]) -> None:
         """Keep these; all of them or, if the process is killed, none."""
         if values:

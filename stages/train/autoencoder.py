@@ -20,6 +20,7 @@ from stages.core.models import load_vae
 from stages.core.noise import normal
 from stages.core.pixels import Pixels, to_images
 from stages.core.sampling import contact_sheet
+from stages.core.sizes import by_size
 from stages.core.weights import save_weights
 from stages.train.params import TrainParams
 
@@ -47,6 +48,10 @@ class Autoencoder:
     def __len__(self) -> int:
         return len(self.train)
 
+    @property
+    def groups(self) -> Sequence[Sequence[int]]:
+        return self.train.groups
+
     def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
         """The losses (B,) of these pictures, each through a draw from its own posterior."""
         pixels_B3HW = self._on_device(self.train.read(rows))
@@ -61,11 +66,10 @@ class Autoencoder:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss without the divergence, and PSNR in dB over all pixels, of held-out pictures."""
-        rows = range(min(self.params.validation_pictures, len(self.validation)))
         losses: list[torch.Tensor] = []
         errors: list[torch.Tensor] = []
-        for start in range(0, len(rows), 64):
-            pixels_B3HW = self._on_device(self.validation.read(rows[start : start + 64]))
+        for rows in parts(self.validation, self.params.validation_pictures):
+            pixels_B3HW = self._on_device(self.validation.read(rows))
             decoded_B3HW = self.reconstruct(pixels_B3HW)
             losses.append(difference(decoded_B3HW, pixels_B3HW))
             errors.append((decoded_B3HW.clamp(-1, 1) - pixels_B3HW).square().mean(dim=(1, 2, 3)))
@@ -77,10 +81,11 @@ class Autoencoder:
     def preview(self) -> Image.Image | None:
         """Held-out pictures, each beside what comes back; training pictures where none is held out."""
         data = self.validation if len(self.validation) else self.train
-        pixels_B3HW = data.read(range(min(SHOWN, len(data))))
+        shown = next(rows for rows in data.groups if 0 in rows)[:SHOWN]  # a sheet holds pictures of one size
+        pixels_B3HW = data.read(shown)
         decoded_B3HW = self.reconstruct(self._on_device(pixels_B3HW))
         pairs = zip(to_images(pixels_B3HW), to_images(decoded_B3HW), strict=True)
-        labels = [label for captions in data.captions[: len(pixels_B3HW)] for label in (*captions[:1], "back")[-2:]]
+        labels = [label for row in shown for label in (*data.captions[row][:1], "back")[-2:]]
         return contact_sheet([image for pair in pairs for image in pair], labels, columns=8)
 
     def reconstruct(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
@@ -105,12 +110,21 @@ class Autoencoder:
     @torch.no_grad()
     def _scaling_factor(self, most: int = 1024) -> float:
         """What gives latents a deviation of 1 (Rombach et al., appendix G), on the first pictures by key."""
-        rows = range(min(most, len(self.train)))
         modes = [
-            self.model.encode(self._on_device(self.train.read(rows[start : start + 64]))).latent_dist.mode()
-            for start in range(0, len(rows), 64)
+            self.model.encode(self._on_device(self.train.read(rows))).latent_dist.mode()
+            for rows in parts(self.train, most)
         ]
-        return round(1 / float(torch.cat(modes).std()), 5)
+        latents = torch.cat(modes) if len(self.groups) == 1 else torch.cat([mode.flatten() for mode in modes])
+        return round(1 / float(latents.std()), 5)
+
+
+def parts(data: Pixels, most: int, batch_size: int = 64) -> list[list[int]]:
+    """The first `most` rows in batches of one size."""
+    return [
+        rows[start : start + batch_size]
+        for rows in by_size(data.sizes[:most])
+        for start in range(0, len(rows), batch_size)
+    ]
 
 
 def difference(decoded_B3HW: torch.Tensor, pixels_B3HW: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,10 @@ class Clip:
     def __len__(self) -> int:
         return len(self.train)
 
+    @property
+    def groups(self) -> Sequence[Sequence[int]]:
+        return self.train.groups
+
     def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
         """The losses (B,): of each text among the pictures and each picture among the texts, halved."""
         keys = [self.train.keys[row] for row in rows]
@@ -170,11 +174,15 @@ def _numbered(words: list[str]) -> dict[str, int]:
 def open_clip(params: TrainParams, processed: Path, base: Path) -> Clip:
     """A tokenizer of the training captions and random towers; the text tower has the shape of the base's.
 
-    Raises StageError if there are no pictures.
+    Raises StageError if there are no pictures, or of several sizes.
     """
     train = Pixels(processed, "train")
     if not len(train):
         raise StageError("train", "there are no training pictures", "lower clean.validation_share")
+    validation = Pixels(processed, "validation")
+    sizes = {*train.sizes, *validation.sizes}
+    if len(sizes) > 1 or any(width != height for width, height in sizes):
+        raise StageError("train", "method clip reads square pictures of one size", "preprocess them to one")
     counts = Counter(caption for listed in train.captions for caption in listed)
     shape = load_text_encoder(base).config
     length = min(load_tokenizer(base).model_max_length, shape.max_position_embeddings)
@@ -203,5 +211,4 @@ def open_clip(params: TrainParams, processed: Path, base: Path) -> Clip:
     }
     torch.manual_seed(seed_of(params.seed, "clip weights"))
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape.hidden_size))
-    validation = Pixels(processed, "validation")
     return Clip(params, model, tokenizer, train, validation, folder_digest(processed, "*.parquet"), base)

@@ -42,6 +42,10 @@ class Denoiser:
     def digest(self) -> str:
         return latents_digest(self.train.folder)
 
+    @property
+    def groups(self) -> Sequence[Sequence[int]]:
+        return self.train.groups
+
     def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
         """The denoiser's errors (B,) at noise and timesteps drawn for these samples."""
         params, device = self.params, self.model.device
@@ -82,14 +86,19 @@ class Denoiser:
         return {name: sum(part) / len(part) for name, part in parts.items()}
 
     def preview(self) -> Image.Image | None:
-        """A sheet of the preview prompts, drawn with the base's other parts."""
+        """A sheet of the preview prompts, drawn with the base's other parts.
+
+        As wide as the training pictures; where they are of several sizes, as the model is meant for.
+        """
         prompts = self.params.preview_prompts
         if not prompts:
             return None
         pipeline = self._pipeline
         pipeline.unet = self.model
         pipeline.to(self.model.device)
-        side = self.train.read([0]).mean.shape[-1] * pipeline.vae_scale_factor
+        one = len(self.groups) == 1
+        width = self.train.read([0]).mean.shape[-1] if one else self.model.config.sample_size
+        side = width * pipeline.vae_scale_factor
         drawings = [Drawing(prompt, seed) for seed, prompt in enumerate(prompts)]
         steps, guidance = self.params.preview_steps, self.params.preview_guidance
         return contact_sheet(draw(pipeline, drawings, steps, guidance, "", side, 8), prompts, columns=4)

@@ -15,8 +15,8 @@ from PIL import Image
 from stages.core.draws import seed_of, uniform
 from stages.core.engine import progress
 from stages.core.errors import StageError
-from stages.core.noise import permutation
 from stages.train.optimizers import make_optimizers
+from stages.train.order import rows_of
 from stages.train.params import TrainParams
 from stages.train.record import Record
 
@@ -24,7 +24,8 @@ from stages.train.record import Record
 class Objective(Protocol):
     """What is learned: a model, how wrong it is on which rows, and what can be seen of it. One a method.
 
-    Its length is the number of training rows. digest stands for what it reads, without the base.
+    Its length is the number of training rows; groups holds them apart by picture size: a batch is of one.
+    digest stands for what it reads, without the base.
     """
 
     model: torch.nn.Module
@@ -33,6 +34,9 @@ class Objective(Protocol):
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def groups(self) -> Sequence[Sequence[int]]: ...
 
     def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
         """The losses (B,) of these rows, and their keys; every draw is derived from sample number and key."""
@@ -109,7 +113,7 @@ def run_loop(params: TrainParams, objective: Objective, record: Record) -> dict[
 def batch_losses(params: TrainParams, objective: Objective, number: int) -> torch.Tensor:
     """The losses (B,) of batch `number`. Raises StageError if one is no number."""
     samples = range(number * params.batch_size, (number + 1) * params.batch_size)
-    losses, keys = objective.losses(samples, [row_of(sample, len(objective), params.seed) for sample in samples])
+    losses, keys = objective.losses(samples, rows_of(number, params.batch_size, objective.groups, params.seed))
     if not losses.isfinite().all():
         broken = [key for key, loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
         raise StageError(
@@ -118,24 +122,6 @@ def batch_losses(params: TrainParams, objective: Objective, number: int) -> torc
             "lower train.learning_rate, or use train.precision bf16 instead of fp16",
         )
     return losses
-
-
-def row_of(sample: int, rows: int, seed: int) -> int:
-    """Which row the sample numbered `sample` is: each epoch sees every row once, in an order of its own."""
-    epoch, place = divmod(sample, rows)
-    return _epoch_order(rows, seed, epoch)[place]
-
-
-_orders: dict[tuple[int, int, int], list[int]] = {}
-
-
-def _epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """The order of one epoch; only the last one asked for is kept."""
-    name = (rows, seed, epoch)
-    if name not in _orders:
-        _orders.clear()
-        _orders[name] = permutation(rows, seed, "order", epoch).tolist()
-    return _orders[name]
 
 
 def choose_caption(params: TrainParams, captions: list[int], sample: int, key: str) -> int:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from stages.core.errors import StageError
 from stages.core.objective import denoising_losses
-from stages.train.loop import average_weights, choose_caption, learning_rate, row_of
+from stages.train.loop import average_weights, choose_caption, learning_rate
+from stages.train.order import row_of
 from stages.train.params import TrainParams
 from stages.train.state import State, fingerprint, load_state, save_state
 
