@@ -1,8 +1,14 @@
 """Latents belong to their picture, embeddings to their caption."""
 
+import io
 import json
+import math
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -10,6 +16,7 @@ import torch
 from stages.base.random_model import random_pipeline
 from stages.core import latents as latents_module
 from stages.core.errors import StageError
+from stages.core.files import file_digest, folder_digest
 from stages.core.latents import Latents, latents_digest
 from stages.core.models import load_text_encoder, load_tokenizer, load_vae
 from stages.core.pairs import write_table
@@ -20,6 +27,7 @@ from stages.encode.run import main
 from stages.preprocess.run import PROCESSED
 from tests.pictures import drawing, encoded
 
+SMALL = EncodeParams(batch_size=4)
 CAPTIONS = [["a fox", "zebra"], ["a fox"], [], ["bear"], ["a fox", "bear"]]
 
 
@@ -94,7 +102,7 @@ def test_the_digest_stands_for_every_byte(base: Path, processed: Path, tmp_path:
 
 
 def test_latents_out_of_range_name_the_picture(base: Path, processed: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"picture 9 has latents up to .*raise encode\.range"):
+    with pytest.raises(StageError, match=r"picture 9, 8, 7, \.\.\. has latents up to .*raise encode\.range"):
         main(EncodeParams(range=1e-6), processed, base, tmp_path / "out", tmp_path / "m.json")
     assert not (tmp_path / "out").exists()
 
@@ -104,3 +112,131 @@ def test_damaged_shards_are_named(base: Path, processed: Path, tmp_path: Path) -
     (tmp_path / "out" / "pictures" / "00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match=r"00000\.safetensors: can't be read .*; run encode again"):
         Latents(tmp_path / "out", "train").read([5])
+
+
+def numbered(number: int, size: tuple[int, int] = (32, 32), caption: str = "a fox") -> dict[str, Any]:
+    return {
+        "key": f"{number:02d}",
+        "variant": 0,
+        "image": {"bytes": encoded(drawing(number, size)), "path": ""},
+        "width": size[0],
+        "height": size[1],
+        "captions": [caption],
+        "split": "validation" if number == 0 else "train",
+        "role": "train",
+        "repeats": 1,
+    }
+
+
+def lay(folder: Path, rows: list[dict[str, Any]], per_shard: int = 6) -> Path:
+    (folder / "a").mkdir(parents=True)
+    for number in range(0, len(rows), per_shard):
+        table = pa.Table.from_pylist(rows[number : number + per_shard], schema=PROCESSED)
+        write_table(table, folder / "a" / f"{number:05d}.parquet")
+    return folder
+
+
+def in_turn(processed: Path, base: Path, out: Path, params: EncodeParams = SMALL) -> tuple[str, str]:
+    """A digest of latents and metrics, and what was said of what is new."""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        main(params, processed, base, out, out.with_suffix(".json"))
+    return folder_digest(out) + file_digest(out.with_suffix(".json")), said.getvalue().splitlines()[-1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", ["tiny", "mini"])
+def test_neighbours_and_place_in_a_batch_change_no_bit(size: str) -> None:
+    pipeline = random_pipeline(size, 0)
+    vae, encoder = pipeline.vae.eval(), pipeline.text_encoder.eval()
+    pixels = to_pixels([encoded(drawing(number, (64, 32))) for number in range(8)])
+    tokens = torch.randint(0, 500, (8, 77), generator=torch.Generator().manual_seed(0))
+    whole, text = vae.encode(pixels).latent_dist, encoder(tokens).last_hidden_state
+    for order in ([5, 2, 7, 0, 1, 3, 6, 4], [3] * 8, [6, 6, 6, 1, 1, 1, 1, 1]):
+        other = vae.encode(pixels[order]).latent_dist
+        assert torch.equal(other.mean, whole.mean[order])
+        assert torch.equal(other.std, whole.std[order])
+        assert torch.equal(encoder(tokens[order]).last_hidden_state, text[order])
+
+
+def test_what_is_known_is_not_encoded_and_changes_no_byte(base: Path, tmp_path: Path) -> None:
+    """Twenty pictures of two sizes; then one more at the front, one of them gone, another range; then nothing known."""
+    sizes = [(32, 32), (64, 32), (32, 32)]
+    rows = [numbered(number, sizes[number % 3]) for number in range(20)]
+    before = lay(tmp_path / "before", rows)
+    changed = [rows[0], numbered(50, (64, 32), "a wolf"), *rows[1:11], *rows[12:]]
+    after = lay(tmp_path / "after", changed)
+    digest, said = in_turn(before, base, tmp_path / "first")
+    assert said == "20 pictures and 2 captions encoded, the others known"
+    assert in_turn(before, base, tmp_path / "second") == (digest, "0 pictures and 0 captions encoded, the others known")
+    moved = EncodeParams(batch_size=4, range=50)
+    known, said = in_turn(after, base, tmp_path / "third", moved)
+    assert said == "1 pictures and 1 captions encoded, the others known"
+    shutil.rmtree(tmp_path / ".dvc" / "tmp")
+    assert in_turn(after, base, tmp_path / "fourth", moved) == (
+        known,
+        "20 pictures and 3 captions encoded, the others known",
+    )
+    assert known != digest
+
+
+def test_another_vae_text_encoder_or_dtype_is_other_work(base: Path, tmp_path: Path) -> None:
+    processed = lay(tmp_path / "processed", [numbered(number) for number in range(4)])
+    other = tmp_path / "other"
+    random_pipeline("tiny", 1).save_pretrained(other)
+    in_turn(processed, base, tmp_path / "first")
+    for number, (model, params) in enumerate(
+        ((other, SMALL), (base, EncodeParams(batch_size=4, dtype="float32")), (base, EncodeParams(batch_size=2)))
+    ):
+        said = in_turn(processed, model, tmp_path / f"next{number}", params)[1]
+        assert said == "4 pictures and 2 captions encoded, the others known"
+    shutil.rmtree(other / "text_encoder")
+    shutil.copytree(base / "text_encoder", other / "text_encoder")  # captions known from base, pictures from other
+    assert in_turn(processed, other, tmp_path / "mixed")[1] == "0 pictures and 0 captions encoded, the others known"
+
+
+def test_wild_latents_are_not_remembered_and_a_lower_range_finds_known_ones(base: Path, tmp_path: Path) -> None:
+    processed = lay(tmp_path / "processed", [numbered(number) for number in range(4)])
+    for _ in range(2):
+        with pytest.raises(StageError, match="picture 00, 01, 02, \\.\\.\\. has"):
+            in_turn(processed, base, tmp_path / "out", EncodeParams(batch_size=4, range=1e-6))
+        in_turn(processed, base, tmp_path / "fine")
+    vae = load_vae(base)
+    vae.encoder.conv_in.bias += math.nan
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    vae.save_pretrained(broken / "vae")
+    for _ in range(2):
+        with pytest.raises(StageError, match="has latents up to nan"):
+            in_turn(processed, broken, tmp_path / "out")
+
+
+@torch.no_grad()
+def test_shards_hold_one_size_and_rows_their_own_picture(base: Path, tmp_path: Path) -> None:
+    sizes = [(32, 32), (64, 32), (32, 64)]
+    rows = [numbered(number, sizes[number % 3]) for number in range(13)]
+    params = EncodeParams(batch_size=4, dtype="float32")
+    in_turn(lay(tmp_path / "processed", rows), base, tmp_path / "out", params)
+    index = pd.read_parquet(tmp_path / "out" / "index.parquet")
+    assert index["key"].tolist() == [row["key"] for row in rows]
+    assert (index.groupby("shard")[["width", "height"]].nunique() == 1).all(axis=None)
+    train, vae = Latents(tmp_path / "out", "train"), load_vae(base)
+    assert sorted(row for group in train.groups for row in group) == list(range(12))
+    for group in train.groups:
+        batch = train.read(group)
+        for place, key in enumerate(batch.keys):
+            pixels = to_pixels([rows[int(key.split("/")[0])]["image"]["bytes"]])
+            torch.testing.assert_close(batch.mean[place], vae.encode(pixels).latent_dist.mean[0], atol=1e-5, rtol=1e-4)
+
+
+def test_tiles_are_for_pictures_beyond_the_vaes_size(base: Path, tmp_path: Path) -> None:
+    for side, same in ((32, True), (64, False)):
+        processed = lay(tmp_path / f"processed{side}", [numbered(number, (side, side)) for number in range(3)])
+        means = []
+        for tiling in (False, True):
+            out = tmp_path / f"{side}-{tiling}"
+            in_turn(processed, base, out, EncodeParams(batch_size=2, dtype="float32", tiling=tiling))
+            means.append(Latents(out, "train").read([0, 1]).mean)
+        assert means[0].shape == means[1].shape
+        assert torch.equal(*means) == same
+        assert (means[0] - means[1]).abs().mean() < 0.5 * means[0].std()
