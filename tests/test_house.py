@@ -24,7 +24,12 @@ from stages.tools.versions import locked_versions, updated
 from tests.conftest import ROOT
 
 # Import name -> the distributions in versions.yaml whose version it brings to a stage's bytes.
-BRINGS = {"PIL": {"pillow"}, "imagehash": {"imagehash", "scipy"}, "yaml": set[str]()}
+BRINGS = {
+    "PIL": {"pillow"},
+    "cv2": {"opencv-python-headless"},
+    "imagehash": {"imagehash", "scipy"},
+    "yaml": set[str](),
+}
 READS_MERGE = "stages.core.recipes"
 
 

@@ -42,24 +42,27 @@ class Picture:
     transparent: float = 0.0
 
 
-def decode(data: bytes, background: Colour, most_pixels: int, side: int | None = None) -> Picture:
+def decode(
+    data: bytes, background: Colour, most_pixels: int, side: int | None = None, least: int | None = None
+) -> Picture:
     """Decode a file, orient it, bring it to 8-bit sRGB and lay it over `background`.
 
     side: px; where the shorter side is longer, `image` is reduced until it is this, and a JPEG is decoded at an
-    eighth, quarter or half of its size first, which takes a third of the time. Nothing in the bytes can raise:
-    pictures come from strangers.
+    eighth, quarter or half of its size first, which takes a third of the time.
+    least: px; a JPEG is so decoded as long as both sides stay at least this, and nothing else is reduced.
+    Nothing in the bytes can raise: pictures come from strangers.
     """
-    picture = _decode(data, background, most_pixels, side)
+    picture = _decode(data, background, most_pixels, side, least)
     if picture.code == "truncated" and picture.format == "JPEG":
         # What follows the end of the last scan is skipped. Where it isn't, a part of the scan was missing.
         scan = data.rstrip(EOI[:1])
-        tries = [_decode(scan + more + EOI, background, most_pixels, side) for more in PADS]
+        tries = [_decode(scan + more + EOI, background, most_pixels, side, least) for more in PADS]
         if len({one.image.tobytes() if one.image else None for one in tries}) == 1 and tries[0].image:
             return replace(tries[0], code="missing_eoi")
     return picture
 
 
-def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None) -> Picture:
+def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None, least: int | None) -> Picture:
     width = height = 0
     name = mode = ""
     with warnings.catch_warnings():
@@ -69,8 +72,8 @@ def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None)
             name, mode, (width, height) = stored.format or "", stored.mode, stored.size
             if width * height > most_pixels:
                 return Picture("bomb", None, width, height, name, mode)
-            if side:
-                stored.draft(None, (side, side))
+            if smallest := side or least:
+                stored.draft(None, (smallest, smallest))
             stored.load()
             upright, lay = _upright(stored)
             width, height = (height, width) if lay else (width, height)

@@ -2,23 +2,69 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from stages.core.params import Section
 
 Channel = Annotated[int, Field(ge=0, le=255)]
+Condition = Literal["canny", "soft_edge", "blur", "tile", "palette"]
+
+
+class Augment(Section):
+    rotate: float = Field(0.0, ge=0, le=30, description="degrees at most, to either side; the frame stays filled")
+    crop: float = Field(0.0, ge=0, le=0.5, description="share of each side that may be cut away, somewhere")
+    jitter: float = Field(
+        0.0, ge=0, le=0.5, description="share by which brightness, contrast and saturation may each change; 0.1 is mild"
+    )
+    variants: int = Field(
+        0, ge=0, le=100, description="of each training picture, besides itself and its mirror image, drawn by key"
+    )
+    seed: int = Field(0, ge=0, description="of the variants' draws")
+
+    @field_validator("variants")
+    @classmethod
+    def _differ(cls, variants: int, info: ValidationInfo) -> int:
+        if variants and not any(info.data.get(name) for name in ("rotate", "crop", "jitter")):
+            raise ValueError("variants would all be alike: raise augment.rotate, crop or jitter above 0")
+        return variants
 
 
 class PreprocessParams(Section):
     resolution: int = Field(
         512, ge=8, le=4096, multiple_of=8, description="px, side of the square; what the base was trained at"
     )
-    fit: Literal["center_crop", "pad"] = Field(
-        "center_crop", description="center_crop fills the square, pad shows the whole picture"
+    fit: Literal["center_crop", "bucket", "pad"] = Field(
+        "center_crop",
+        description="center_crop fills the square, bucket a rectangle of about its area, pad shows the whole picture",
     )
+    bucket_step: int = Field(64, ge=8, multiple_of=8, description="px of which the sides of buckets are multiples")
+    max_bucket_aspect: float = Field(4.0, ge=1, le=16, description="longer over shorter side of the narrowest buckets")
     background: list[Channel] = Field(
         default=[255, 255, 255], min_length=3, max_length=3, description="RGB, 0 to 255; below transparency and in pads"
     )
     max_upscale: float = Field(2.0, ge=1, description="a picture that would grow by more is left out and counted")
-    flip: bool = Field(False, description="add each picture's mirror image, but not where a caption says left or right")
+    flip: bool | Literal["swap"] = Field(
+        False,
+        description="add each picture's mirror image, but not where a caption says left or right; swap: there too, "
+        "with left and right swapped in the captions",
+    )
+    augment: Augment = Augment()
+    conditions: list[Condition] = Field(
+        default=[], description="pictures made from the finished one, for a ControlNet to follow"
+    )
     most_pixels: int = Field(89_478_485, ge=1, description="px; as in inspect")
+
+    @field_validator("bucket_step")
+    @classmethod
+    def _divides(cls, step: int, info: ValidationInfo) -> int:
+        side = info.data.get("resolution", 0)
+        if info.data.get("fit") == "bucket" and side % step:
+            raise ValueError(f"the resolution, {side}, should be a multiple of it")
+        return step
+
+    @field_validator("conditions")
+    @classmethod
+    def _once(cls, names: list[Condition]) -> list[Condition]:
+        if len(set(names)) < len(names):
+            raise ValueError("each condition should stand once")
+        return names
