@@ -44,7 +44,7 @@ def test_edges_are_where_black_meets_white() -> None:
 def test_a_palette_has_few_colours_and_the_picture_s_mean() -> None:
     image = drawing(2, (128, 64))
     made = make_condition("palette", image)
-    assert len(made.getcolors(10_000)) <= 16 * 8
+    assert len(made.getcolors(10_000) or []) in range(1, 16 * 8 + 1)
     assert np.allclose(np.asarray(made).mean((0, 1)), np.asarray(image).mean((0, 1)), atol=0.6)
 
 
