@@ -28,15 +28,16 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
 
     Sorted by (i, j). Give distinct hashes: n equal ones are n (n - 1) / 2 pairs. Raises ValueError above 2^32 of them.
     """
-    count, number_bits = len(hashes), len(hashes).bit_length()
+    count = len(hashes)
     if count >= 1 << 32:
         raise ValueError("pairs_within: takes fewer than 2^32 hashes")
     # One word a hash, so that one sort brings together those that agree: 24 bits or more mixed from what has to
     # agree, a sketch of the whole hash, its number. The sketch spares most comparisons a look at the hashes.
-    shift = np.uint64(64 - max(AGREEMENT, number_bits + 2))
+    agreement_bits, sketch_bits, number_bits = word_bits(count)
+    shift = np.uint64(64 - agreement_bits)
     beyond = np.uint64(1) << shift
     number, compared = np.uint64((1 << number_bits) - 1), ~np.uint64((1 << number_bits) - 1)
-    low = _folded(hashes, int(shift) - number_bits) << np.uint64(number_bits) | np.arange(count, dtype=np.uint64)
+    low = _folded(hashes, sketch_bits) << np.uint64(number_bits) | np.arange(count, dtype=np.uint64)
     words, found = np.empty_like(hashes), [np.empty(0, dtype=np.uint64)]
     for mask in hyperplanes(radius, 2 if count > CROWDED and radius <= 6 else 3):
         for part in (slice(start, start + PART) for start in range(0, count, PART)):
@@ -61,6 +62,13 @@ def pairs_within(hashes: Hashes, radius: int) -> tuple[Indices, Indices, Indices
     pairs = np.unique(np.concatenate(found))
     one, other = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
     return one, other, np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
+
+
+def word_bits(count: int) -> tuple[int, int, int]:
+    """How the 64 bits of a word are shared among agreement, sketch and number; each has one at least below 2^32."""
+    number = count.bit_length()
+    agreement = min(max(AGREEMENT, number + 2), 63 - number)
+    return agreement, 64 - agreement - number, number
 
 
 def _folded(hashes: Hashes, bits: int) -> Hashes:

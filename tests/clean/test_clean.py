@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.clean.captions import fault, repair, sift
-from stages.clean.duplicates import choose_keepers, hyperplanes, pairs_within
+from stages.clean.duplicates import choose_keepers, hyperplanes, pairs_within, word_bits
 from stages.clean.params import Captions, CleanParams
 from stages.clean.review import Say, read_review
 from stages.clean.run import MANIFEST, Verdict
@@ -417,3 +417,11 @@ def test_any_few_bits_leave_a_hyperplane_untouched(radius: int, order: int, coun
     for _ in range(2000):
         flipped = np.uint64(sum(1 << int(bit) for bit in random.choice(64, radius, replace=False)))
         assert ((masks & flipped) == 0).any()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_word_has_room_for_all_its_parts(count: int) -> None:
+    agreement, sketch, number = word_bits(count)
+    assert agreement + sketch + number == 64
+    assert min(agreement, sketch) >= 1
+    assert count < 2**number
