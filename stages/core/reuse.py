@@ -4,9 +4,10 @@ What a stage writes never depends on it: a value is what the work would give aga
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 AT_ONCE = 500  # keys in one question; SQLite takes 999 and more
 
@@ -19,28 +20,24 @@ class Reuse:
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
         """What is known of these keys."""
-        if not self.path.exists():
-            return {}
-        wanted, known = list(keys), dict[str, bytes]()
-        with closing(self._open()) as table:
-            for start in range(0, len(wanted), AT_ONCE):
-                some = wanted[start : start + AT_ONCE]
-                marks = ",".join("?" * len(some))
-                known.update(table.execute(f"SELECT key, value FROM known WHERE key IN ({marks})", some))  # noqa: S608 - question marks alone
-        return known
+        return dict(self._rows("key, value", list(keys)))
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that nothing is known of, each once, in their order; no value is read."""
         wanted = dict.fromkeys(keys)
-        if self.path.exists():
-            listed = list(wanted)
-            with closing(self._open()) as table:
-                for start in range(0, len(listed), AT_ONCE):
-                    some = listed[start : start + AT_ONCE]
-                    marks = ",".join("?" * len(some))
-                    for (key,) in table.execute(f"SELECT key FROM known WHERE key IN ({marks})", some):  # noqa: S608 - question marks alone
-                        del wanted[key]
+        for (key,) in self._rows("key", list(wanted)):
+            del wanted[key]
         return list(wanted)
+
+    def _rows(self, columns: str, keys: list[str]) -> Iterator[tuple[Any, ...]]:
+        """These columns of the rows that are there, some at a time."""
+        if not self.path.exists():
+            return
+        with closing(self._open()) as table:
+            for start in range(0, len(keys), AT_ONCE):
+                some = keys[start : start + AT_ONCE]
+                marks = ",".join("?" * len(some))
+                yield from table.execute(f"SELECT {columns} FROM known WHERE key IN ({marks})", some)  # noqa: S608 - our own names and question marks
 
     def put(self, values: Mapping[str, bytes]) -> None:
         """Keep these; all of them or, if the process is killed, none."""
