@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -25,24 +25,25 @@ from stages.encode.params import EncodeParams
 LIBRARIES = ("diffusers", "numpy", "pillow", "torch", "transformers")
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Names of what is to be computed, the keys it is known by in messages, and the filled-up input, (B, ...)."""
+class Batch(Generic[P]):
+    """Names of what is to be computed, the keys it is known by in messages, and the filled-up input."""
 
     names: list[str]
     keys: list[str]
-    input: torch.Tensor
+    input: P
 
 
 def batches(
-    items: Iterable[tuple[str, str, Hashable, T]], size: int, prepare: Callable[[Sequence[T]], torch.Tensor]
-) -> Iterator[Batch]:
+    items: Iterable[tuple[str, str, Hashable, T]], size: int, prepare: Callable[[Sequence[T]], P]
+) -> Iterator[Batch[P]]:
     """Full batches of (name, key, shape, value), each of one shape, in the order in which they fill."""
     waiting: dict[Hashable, list[tuple[str, str, T]]] = {}
 
-    def full(some: list[tuple[str, str, T]]) -> Batch:
+    def full(some: list[tuple[str, str, T]]) -> Batch[P]:
         values = [value for _, _, value in some]
         filled = values + values[-1:] * (size - len(values))
         return Batch([name for name, _, _ in some], [key for _, key, _ in some], prepare(filled))
@@ -64,16 +65,21 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def open_reuse(kind: str, params: EncodeParams, parts: Iterable[Path]) -> Reuse:
-    """What was computed under the same conditions: params, parts of the model, libraries, machine and this code."""
+def open_reuse(kind: str, params: EncodeParams, parts: Iterable[Path], *further: str) -> Reuse:
+    """What was computed under the same conditions: params, parts of the model, libraries, machine and this code.
+
+    further: what else the values depend on.
+    """
     device = best_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     about = [
-        params.model_dump_json(exclude={"range"}),
+        params.model_dump_json(include={"batch_size", "dtype", "tiling"}),
+        *further,
         *(folder_digest(part) for part in parts),
         *(f"{library} {version(library)}" for library in LIBRARIES),
         f"{device.type} {name} {platform.machine()} {torch.get_num_threads()} threads",
         folder_digest(Path(__file__).parent, "*.py"),
+        folder_digest(Path(__file__).parents[1] / "core" / "families", "*.py"),
         *(file_digest(Path(__file__).parents[1] / "core" / f"{module}.py") for module in ("models", "pixels")),
     ]
     made_of = sha256("\n".join(about).encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from stages.core.errors import StageError
-from stages.core.models import best_device, load_vae
+from stages.core.models import best_device, load_scale, load_vae
 from stages.core.pairs import read_rows
 from stages.core.pixels import to_pixels
 from stages.core.reuse import Reuse
@@ -41,6 +41,7 @@ class Posteriors:
         self.dtype = np.dtype(params.dtype)
         self.reuse = open_reuse("pictures", params, [base / "vae"])
         self.errors = Reuse(self.reuse.path.with_suffix(".errors.sqlite"))
+        self.scale = load_scale(base)
         self.vae: AutoencoderKL = load_vae(base).to(best_device())
         if params.tiling:
             self.vae.enable_tiling()
@@ -60,7 +61,7 @@ class Posteriors:
             yield len(batch.names)
 
     @torch.no_grad()
-    def _encode_batch(self, batch: Batch) -> dict[str, bytes]:
+    def _encode_batch(self, batch: Batch[torch.Tensor]) -> dict[str, bytes]:
         posterior = self.vae.encode(batch.input.to(self.vae.device)).latent_dist
         values_B2Chw = torch.stack([posterior.mean, posterior.std], dim=1).cpu().numpy()[: len(batch.names)]
         with np.errstate(over="ignore"):  # float16 ends at 65504; infinity is out of every range
@@ -82,7 +83,7 @@ class Posteriors:
 
     def refuse_wild(self, keys: Sequence[str], mean_BChw: np.ndarray) -> None:
         """Raises StageError naming the pictures whose latents, scaled, are not finite or out of range."""
-        largest = np.abs(mean_BChw.astype(np.float32) * self.vae.config.scaling_factor).max(axis=(1, 2, 3))
+        largest = np.abs(self.scale.factor * (mean_BChw.astype(np.float32) - self.scale.shift)).max(axis=(1, 2, 3))
         wild = [place for place, value in enumerate(largest.tolist()) if not value <= self.params.range]
         if wild:  # a value that is no number too
             named = ", ".join(keys[place] for place in wild[:3]) + (", ..." if len(wild) > 3 else "")

@@ -101,7 +101,7 @@ def write_captions(embeddings: Embeddings, captions: list[str], out: Path) -> No
     for start in range(0, len(captions), CAPTIONS_A_SHARD):
         chunk = captions[start : start + CAPTIONS_A_SHARD]
         path = out / f"text/{start // CAPTIONS_A_SHARD:05d}.safetensors"
-        save_file({"embeddings": embeddings.known(chunk)}, path)
+        save_file(embeddings.known(chunk), path)
         digest = file_digest(path)
         table += [{"caption": caption, "shard_sha256": digest} for caption in chunk]
     write_table(pa.Table.from_pylist(table, schema=CAPTIONS), out / "captions.parquet")

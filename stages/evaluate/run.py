@@ -15,8 +15,8 @@ from PIL import Image
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.latents import Latents
-from stages.core.models import best_device, load_schedule, load_unet, load_vae
-from stages.core.objective import validation_curve
+from stages.core.models import best_device
+from stages.core.objective import open_denoiser, validation_curve
 from stages.core.pairs import read_rows, shards_below
 from stages.core.recipes import model_folders
 from stages.core.stage import run_stage
@@ -75,9 +75,9 @@ def refuse_strays(models: dict[str, Path], *folders: Path) -> None:
 
 def losses_of(params: EvaluateParams, model: Path, held_out: Latents) -> list[float]:
     """The model's validation loss in each timestep bin, always on the same pictures and noise."""
-    unet = load_unet(model).to(best_device())
-    factor = load_vae(model).config.scaling_factor
-    return validation_curve(unet, load_schedule(model), held_out, factor, params.pictures, params.bins, params.seed)
+    denoiser = open_denoiser(model)
+    denoiser.network.to(best_device())
+    return validation_curve(denoiser, held_out, params.pictures, params.bins, params.seed)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ import torch
 from stages.base.random_model import random_pipeline
 from stages.core import latents as latents_module
 from stages.core.errors import StageError
+from stages.core.families.family import open_encoders
+from stages.core.families.known import family_of
 from stages.core.files import file_digest, folder_digest
 from stages.core.latents import Latents, latents_digest
-from stages.core.models import load_text_encoder, load_tokenizer, load_vae
+from stages.core.models import load_vae
 from stages.core.pairs import write_table
 from stages.core.pixels import to_pixels
 from stages.encode import run as encode_run
@@ -53,6 +55,8 @@ def processed(tmp_path: Path) -> Path:
             "image": {"bytes": encoded(drawing(number, (32, 32))), "path": ""},
             "width": 32,
             "height": 32,
+            **dict.fromkeys(("original_width", "original_height"), 64),
+            **dict.fromkeys(("crop_x", "crop_y"), -1),
             "captions": captions,
             "split": "validation" if number == 3 else "train",
             "role": "train",
@@ -77,18 +81,17 @@ def test_every_row_has_its_own_latents_and_captions(
     train = Latents(tmp_path / "out", "train")
     assert train.keys == ["5/0", "7/0", "8/0", "8/0", "8/0", "9/0"]  # an epoch shows one of them three times
     assert len(Latents(tmp_path / "out", "validation")) == 1
-    vae, encoder, tokenizer = load_vae(base), load_text_encoder(base), load_tokenizer(base)
+    vae, (encoder,) = load_vae(base), open_encoders(family_of(base), base)
     batch = train.read([5, 0])
     for row, number in enumerate((0, 4)):
         posterior = vae.encode(to_pixels([encoded(drawing(number, (32, 32)))])).latent_dist
         torch.testing.assert_close(batch.mean[row], posterior.mean[0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(batch.std[row], posterior.std[0], atol=1e-5, rtol=1e-4)
         for number_of_caption, caption in zip(batch.captions[row], CAPTIONS[number], strict=True):
-            ids = tokenizer([caption], padding="max_length", truncation=True, return_tensors="pt").input_ids
-            expected = encoder(ids).last_hidden_state[0]
-            torch.testing.assert_close(train.text([number_of_caption])[0], expected, atol=1e-5, rtol=1e-4)
-    ids = tokenizer([""], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    torch.testing.assert_close(train.text([0])[0], encoder(ids).last_hidden_state[0], atol=1e-5, rtol=1e-4)
+            expected = encoder.model(encoder.tokens([caption])).last_hidden_state
+            torch.testing.assert_close(train.text([number_of_caption]).embeddings, expected, atol=1e-5, rtol=1e-4)
+    empty = encoder.model(encoder.tokens([""])).last_hidden_state
+    torch.testing.assert_close(train.text([0]).embeddings, empty, atol=1e-5, rtol=1e-4)
     assert json.loads((tmp_path / "m.json").read_text())["captions"] == 3
 
 
@@ -121,6 +124,8 @@ def numbered(number: int, size: tuple[int, int] = (32, 32), caption: str = "a fo
         "image": {"bytes": encoded(drawing(number, size)), "path": ""},
         "width": size[0],
         "height": size[1],
+        **dict.fromkeys(("original_width", "original_height"), 64),
+        **dict.fromkeys(("crop_x", "crop_y"), -1),
         "captions": [caption],
         "split": "validation" if number == 0 else "train",
         "role": "train",
