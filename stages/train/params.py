@@ -1,10 +1,61 @@
 """train: how the denoiser learns."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from stages.core.params import Section
+
+
+class Diffusion(Section):
+    """What a denoiser is asked, and how much each of its errors counts."""
+
+    loss: Literal["mse", "huber", "smooth_l1"] = Field(
+        "mse",
+        description="of answer and target; huber is mse for errors below huber_c, grows like |error| above; "
+        "smooth_l1 is huber / huber_c (pseudo-Huber, arXiv 2403.16728)",
+    )
+    huber_c: float = Field(
+        0.1, gt=0, le=1, description="error, in units of the noise, above which one is an outlier, at the last timestep"
+    )
+    huber_schedule: Literal["constant", "exponential", "snr"] = Field(
+        "snr", description="how that error comes down from 1, without noise, to huber_c at the last timestep"
+    )
+    weighting: Literal["none", "min_snr", "debiased"] = Field(
+        "none",
+        description="of timesteps, by signal-to-noise ratio: min_snr learns fewer steps with little noise "
+        "(arXiv 2303.09556), debiased more with much (arXiv 2310.08442)",
+    )
+    snr_gamma: float = Field(5.0, gt=0, le=100, description="of min_snr: the ratio above which no weight grows")
+    timesteps: Literal["uniform", "logit_normal", "mode"] = Field(
+        "uniform", description="how often each is drawn; logit_normal is Stable Diffusion 3's (arXiv 2403.03206)"
+    )
+    logit_mean: float = Field(0.0, ge=-5, le=5, description="of logit_normal; above 0: more noise")
+    logit_std: float = Field(1.0, gt=0, le=5, description="of logit_normal; the smaller, the less of both ends")
+    mode_scale: float = Field(
+        1.29, ge=-1, le=1.75, description="of mode; above 0: more from the middle, below: from both ends"
+    )
+    shift: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="of the timesteps towards noise: share t becomes shift t / (1 + (shift - 1) t); "
+        "3 for Stable Diffusion 3 at 1024 px; 1: none",
+    )
+    noise_offset: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="of a channel's mean, drawn with the noise, for dark and bright pictures; 0.05 to 0.1",
+    )
+    input_perturbation: float = Field(
+        0.0, ge=0, le=1, description="of more noise in the input, not in the target (arXiv 2301.11706, which took 0.1)"
+    )
+    zero_terminal_snr: bool = Field(
+        False,
+        description="the last timestep is noise alone, for black and white pictures (arXiv 2305.08891); "
+        "wants a base that predicts v",
+    )
 
 
 class TrainParams(Section):
@@ -16,19 +67,43 @@ class TrainParams(Section):
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(4, ge=1, description="pictures a forward pass")
     accumulation: int = Field(1, ge=1, description="forward passes an optimiser step")
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon learns from nothing in half the steps and less (matrices by Muon, the rest by AdamW)"
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "muon", "prodigy"] = Field(
+        "adamw",
+        description="muon learns from nothing in half the steps and less (matrices by Muon, the rest by AdamW); "
+        "adafactor keeps almost no state; prodigy finds its own rate; to be installed: bitsandbytes for adamw_8bit, "
+        "lion-pytorch, prodigyopt",
     )
-    learning_rate: float = Field(1e-5, gt=0, le=1, description="of AdamW; Muon's steps are as long at the same rate")
+    learning_rate: float = Field(
+        1e-5,
+        gt=0,
+        le=1,
+        description="of AdamW; Muon's and Adafactor's steps are as long at the same rate; a third to a tenth for lion; "
+        "1.0 for prodigy; 0.1 at most for the others",
+    )
     warmup_steps: int = Field(0, ge=0, description="optimiser steps over which the learning rate rises from 0")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate after warm-up")
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] = Field(
+        "constant", description="of the learning rate after warm-up"
+    )
+    end_rate: float = Field(
+        0.0, ge=0, le=1, description="where linear, cosine and polynomial end, as a share of learning_rate"
+    )
+    power: float = Field(2.0, gt=0, le=10, description="of polynomial: 1 is linear; above, it falls faster at first")
     weight_decay: float = Field(0.01, ge=0, description="a step, times the learning rate")
-    beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
-    beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
+    beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW, Lion and Prodigy: of the gradients' average")
+    beta2: float | None = Field(
+        None, ge=0, lt=1, description="of the same: of the squares' average, 0.999 if null; Lion's second one, 0.99"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     ema_decay: float = Field(
         0.9999, ge=0, lt=1, description="of the averaged weights, which are validated, drawn from and saved; 0: none"
     )
+    ema_warmup: int = Field(
+        10,
+        ge=1,
+        description="w: the decay at step n is at most (1 + n) / (w + n), so that the average spans "
+        "(w + n) / (w - 1) steps; 1: none",
+    )
+    objective: Diffusion = Diffusion()
     caption_dropout: float = Field(
         0.1, ge=0, le=1, description="share of pictures seen with the empty caption, which guidance needs"
     )
@@ -52,8 +127,21 @@ class TrainParams(Section):
     )
     vocabulary: int = Field(2048, ge=514, le=49408, description="of method clip: tokens; 514 is a token a byte")
 
-    @model_validator(mode="after")
-    def _optimizer_fits_precision(self) -> Self:
-        if self.optimizer == "muon" and self.precision == "fp16":
+    @field_validator("learning_rate")
+    @classmethod
+    def _rate_fits_optimizer(cls, rate: float, info: ValidationInfo) -> float:
+        if info.data.get("optimizer") == "prodigy":
+            if rate < 0.1:
+                raise ValueError(
+                    "prodigy multiplies the rate that it finds by it: give 1.0, or 0.1 to 1 to slow it down"
+                )
+        elif rate > 0.1:
+            raise ValueError("above 0.1 weights are lost in a few steps: 1e-6 to 1e-3 are common")
+        return rate
+
+    @field_validator("precision")
+    @classmethod
+    def _precision_fits_optimizer(cls, precision: str, info: ValidationInfo) -> str:
+        if precision == "fp16" and info.data.get("optimizer") == "muon":
             raise ValueError("muon takes precision bf16 or no: two optimizers can't share fp16's scaled gradients")
-        return self
+        return precision

@@ -42,11 +42,11 @@ def test_caption_dropout_is_its_share() -> None:
 
 
 def test_learning_rates() -> None:
-    constant = TrainParams(learning_rate=0.5, warmup_steps=4, steps=10)
-    assert [learning_rate(constant, step) for step in (0, 1, 3, 4, 9)] == [0.125, 0.25, 0.5, 0.5, 0.5]
-    cosine = TrainParams(learning_rate=0.5, warmup_steps=0, steps=10, schedule="cosine")
-    assert learning_rate(cosine, 0) == 0.5
-    assert learning_rate(cosine, 5) == pytest.approx(0.25)
+    constant = TrainParams(learning_rate=0.05, warmup_steps=4, steps=10)
+    assert [learning_rate(constant, step) for step in (0, 1, 3, 4, 9)] == [0.0125, 0.025, 0.05, 0.05, 0.05]
+    cosine = TrainParams(learning_rate=0.05, warmup_steps=0, steps=10, schedule="cosine")
+    assert learning_rate(cosine, 0) == 0.05
+    assert learning_rate(cosine, 5) == pytest.approx(0.025)
     assert learning_rate(cosine, 10) == pytest.approx(0)
 
 
