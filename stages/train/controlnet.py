@@ -17,7 +17,7 @@ from stages.core.latents import Latents
 from stages.core.objective import Further
 from stages.core.pixels import to_images
 from stages.core.weights import WEIGHTS, save_weights
-from stages.train.learner import Opened, Prepared, below, trained
+from stages.train.learner import Opened, Prepared, below
 from stages.train.texts import Texts
 
 PIPELINES = {
@@ -34,15 +34,17 @@ class ControlNet:
         self.name = opened.params.controlnet.condition
         if opened.denoiser.family.pipeline.__name__ not in PIPELINES:
             raise StageError(
-                "train.method", f"controlnet doesn't know {opened.denoiser.family.name}", "use Stable Diffusion 1, 2 or XL"
+                "train.method",
+                f"controlnet doesn't know {opened.denoiser.family.name}",
+                "use Stable Diffusion 1, 2 or XL",
             )
         torch.manual_seed(seed_of(opened.params.seed, "controlnet weights"))
         self.network: Any = ControlNetModel.from_unet(opened.denoiser.network)
         self.model = torch.nn.ModuleDict({"controlnet": self.network})
 
     @property
-    def rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        return [(trained(self.model), 1.0)]
+    def rates(self) -> list[tuple[torch.nn.Module, float]]:
+        return [(self.network, 1.0)]
 
     def conditions(self, data: Latents, rows: Sequence[int]) -> Prepared:
         return {"condition": data.condition(self.name, rows)}

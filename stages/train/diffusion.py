@@ -29,7 +29,8 @@ from stages.train.order import rows_of
 from stages.train.params import TrainParams
 from stages.train.priors import open_priors
 from stages.train.texts import Live, Stored, embed
-from stages.train.weighting import levels_of, losses_of, offset_noise, weights_of
+from stages.train.timesteps import draw_times
+from stages.train.weighting import check_fits, offset_noise, perturbed_noise, picture_losses
 
 PRIOR = "prior "  # what the names of a batch's tensors begin with that are of class pictures
 
@@ -55,8 +56,14 @@ class Diffusion:
         return self.learner.model
 
     @property
-    def rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+    def rates(self) -> Sequence[tuple[torch.nn.Module, float]]:
         return self.learner.rates
+
+    @property
+    def frozen(self) -> Sequence[torch.nn.Module]:
+        texts = self.learner.texts
+        encoders = texts.encoders if isinstance(texts, Live) else []
+        return [self.opened.denoiser.network, *(encoder.model for encoder in encoders)]
 
     @property
     def groups(self) -> Sequence[Sequence[int]]:
@@ -90,12 +97,12 @@ class Diffusion:
 
         noise = drawn("noise")
         if params.objective.noise_offset:
-            noise = offset_noise(noise, drawn("noise offset", (shape[0], 1, 1)), params.objective.noise_offset)
+            noise = offset_noise(noise, drawn("noise offset", shape[:1]), params.objective.noise_offset)
         draws = torch.tensor([uniform(params.seed, kind + "timestep", *name) for name in named], dtype=torch.float64)
         prepared = {
             "latents": opened.denoiser.scale.apply(batch.mean + batch.std * drawn("posterior")),
             "noise": noise,
-            "levels": levels_of(params.objective, draws).float(),
+            "levels": draw_times(params.objective, draws).float(),
             "frames": batch.frames,
         }
         if kind:  # class pictures have captions of their own, told by another table
@@ -106,7 +113,8 @@ class Diffusion:
             for listed, name in zip(batch.captions, named, strict=True)
         ]
         if params.objective.mask:
-            prepared["mask"] = data.condition(params.objective.mask, rows).mean(dim=1, keepdim=True)
+            mask_B1HW = data.condition(params.objective.mask, rows).mean(dim=1, keepdim=True)
+            prepared["mask"] = torch.nn.functional.interpolate(mask_B1HW, shape[1:], mode="area")
         return batch.keys, prepared | self.learner.texts.prepare(numbers) | self.learner.conditions(data, rows)
 
     @cached_property
@@ -136,8 +144,8 @@ class Diffusion:
             timesteps,
             self.learner.further(prepared),
         )
-        errors = losses_of(objective, answer, target, prepared.get("mask"))
-        return errors * weights_of(objective, denoiser.process.snr(timesteps), denoiser.process.kind)
+        snr, kind = denoiser.process.snr(timesteps), denoiser.process.kind
+        return picture_losses(objective, kind, answer, target, snr, prepared["levels"], prepared.get("mask"))
 
     def validate(self) -> dict[str, float]:
         """The mean loss over timesteps, and in each bin of them from little noise to much."""
@@ -215,6 +223,7 @@ def open_diffusion(params: TrainParams, latents: Path, base: Path) -> Diffusion:
     if not len(opened.train):
         raise StageError("train", "there are no training pictures", "lower clean.validation_share")
     check_fit(opened)
+    check_fits(params.objective, opened.denoiser.process.kind)
     digest = latents_digest(latents)
     priors = open_priors(opened, latents, folder_digest(base)) if preserves else None
     return Diffusion(params, opened, open_learner(opened), Latents(latents, "validation"), priors, digest)

@@ -8,7 +8,7 @@ import torch
 
 from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
-from stages.train.learner import Opened, Prepared, below, trained
+from stages.train.learner import Opened, Prepared, below
 from stages.train.texts import Texts
 
 
@@ -21,9 +21,9 @@ class Full:
         self.model = torch.nn.ModuleDict({"denoiser": self.denoiser, **encoders}).requires_grad_(True)
 
     @property
-    def rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+    def rates(self) -> list[tuple[torch.nn.Module, float]]:
         factor = self.opened.params.text_encoder.rate
-        return [(trained(self.denoiser), 1.0), *((trained(encoder), factor) for encoder in self.encoders.values())]
+        return [(self.denoiser, 1.0), *((encoder, factor) for encoder in self.encoders.values())]
 
     def conditions(self, data: Latents, rows: Sequence[int]) -> Prepared:  # noqa: ARG002 - other methods read them
         return {}

@@ -1,4 +1,7 @@
-"""method textual_inversion: new words, learned as vectors; every weight of the model stays (Gal et al., arXiv 2208.01618)."""
+"""method textual_inversion: new words, learned as vectors; every weight of the model stays.
+
+Gal et al., arXiv 2208.01618.
+"""
 
 import json
 from collections.abc import Sequence
@@ -56,8 +59,8 @@ class Inversion:
             raise StageError("train.words", f"no caption says {unused[0]}", "name it in captions or in train.prompts")
 
     @property
-    def rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        return [([self.model[encoder.name].vectors for encoder in self.encoders], 1.0)]
+    def rates(self) -> list[tuple[torch.nn.Module, float]]:
+        return [(self.model, 1.0)]
 
     def conditions(self, data: Latents, rows: Sequence[int]) -> Prepared:  # noqa: ARG002 - other methods read them
         return {}
@@ -72,27 +75,32 @@ class Inversion:
         return pipeline, None
 
     def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
-        """The words by themselves in `embeddings`, a file each, and the base's text encoders with them in their tables."""
+        """The words by themselves in `embeddings`, a file each; and the base's text encoders, their tables longer by them."""
         (out / "embeddings").mkdir()
         first = 0
         for word in self.words:
             rows = slice(first, first + word.vectors)
             vectors = {encoder.name: weights[f"{encoder.name}.vectors"][rows] for encoder in self.encoders}
             one = len(vectors) == 1
-            named = {word.token if one else KIND[name]: rows for name, rows in vectors.items()}
+            named = {word.token if one else KIND[name]: value for name, value in vectors.items()}
             save_weights(named, out / "embeddings" / f"{word.token.strip('<>')}.safetensors", about)
             first += word.vectors
         for encoder in self.encoders:
-            table = self.model[encoder.name]
-            whole = torch.cat([table.table.weight.to(weights[f"{encoder.name}.vectors"]), weights[f"{encoder.name}.vectors"]])
+            table, vectors = self.model[encoder.name].table.weight, weights[f"{encoder.name}.vectors"]
+            whole = torch.cat([table.detach().to(vectors), vectors])
             state = {key: value for key, value in encoder.model.state_dict().items() if "token_embedding" not in key}
             name = next(key for key in encoder.model.state_dict() if key.endswith("token_embedding.table.weight"))
-            state = {key: value.to(whole.dtype) if value.is_floating_point() else value for key, value in state.items()}
+            state = {key: as_type(value, whole.dtype) for key, value in state.items()}
             state[name.replace(".table.weight", ".weight")] = whole
             replace_part(out / encoder.name, "model.safetensors", state, about)
             config = json.loads((out / encoder.name / "config.json").read_text(encoding="utf-8"))
             write_json(out / encoder.name / "config.json", config | {"vocab_size": len(whole)})
             encoder.tokenizer.save_pretrained(out / tokenizer_of(encoder.name))
+
+
+def as_type(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers with a point in this type, others as they are; on the CPU."""
+    return value.detach().to(dtype if value.is_floating_point() else value.dtype).cpu()
 
 
 def names_of(word: Word) -> list[str]:

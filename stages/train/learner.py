@@ -34,14 +34,14 @@ class Opened:
 class Learner(Protocol):
     """One method. model: holds every weight that learns, those that take gradients. texts: the captions' source.
 
-    rates: which weights learn at which share of the learning rate.
+    rates: which modules learn at which share of the learning rate.
     """
 
     model: torch.nn.Module
     texts: Texts
 
     @property
-    def rates(self) -> list[tuple[list[torch.nn.Parameter], float]]: ...
+    def rates(self) -> list[tuple[torch.nn.Module, float]]: ...
 
     def conditions(self, data: Latents, rows: Sequence[int]) -> Prepared:
         """What else a batch needs of these rows."""
@@ -63,11 +63,6 @@ def open_base(params: TrainParams, latents: Path, base: Path, roles: Sequence[st
     denoiser.network.requires_grad_(False)
     train = Latents(latents, "train", roles)
     return Opened(params, base, denoiser, train, train.caption_texts())
-
-
-def trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The weights that take gradients."""
-    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 def below(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from stages.core.errors import StageError
 from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
 from stages.train.full import replace_part
-from stages.train.learner import Opened, Prepared, trained
+from stages.train.learner import Opened, Prepared
 from stages.train.texts import Texts
 
 ADAPTER = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
@@ -45,9 +45,9 @@ class Lora:
             raise StageError("train.lora.targets", str(error).splitlines()[0], "name ends of linear layers") from None
 
     @property
-    def rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        factors = [1.0, *(self.opened.params.text_encoder.rate for _ in self.adapted)]
-        return [(trained(tuner.model), factor) for tuner, factor in zip(self.adapted.values(), factors, strict=False)]
+    def rates(self) -> list[tuple[torch.nn.Module, float]]:
+        denoiser, factor = self.opened.denoiser.family.denoiser, self.opened.params.text_encoder.rate
+        return [(tuner.model, 1.0 if name == denoiser else factor) for name, tuner in self.adapted.items()]
 
     def conditions(self, data: Latents, rows: Sequence[int]) -> Prepared:  # noqa: ARG002 - other methods read them
         return {}

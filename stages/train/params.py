@@ -51,6 +51,9 @@ class Diffusion(Section):
     input_perturbation: float = Field(
         0.0, ge=0, le=1, description="of more noise in the input, not in the target (arXiv 2301.11706, which took 0.1)"
     )
+    mask: str = Field(
+        "", description="a condition of preprocess.conditions that says how much each place counts, black 0, white 1"
+    )
     zero_terminal_snr: bool = Field(
         False,
         description="the last timestep is noise alone, for black and white pictures (arXiv 2305.08891); "
@@ -58,12 +61,56 @@ class Diffusion(Section):
     )
 
 
-class TrainParams(Section):
-    method: Literal["full", "vae", "clip"] = Field(
-        "full",
-        description="what learns: full, every weight of the UNet; vae, the autoencoder, from pixels; "
-        "clip, a new tokenizer, text encoder and picture encoder, from nothing",
+class TextEncoder(Section):
+    learns: bool = Field(False, description="train the text encoders too (of lora: adapters of them), T5 never")
+    rate: float = Field(0.5, gt=0, le=10, description="of theirs, as a share of learning_rate")
+
+
+class Lora(Section):
+    rank: int = Field(16, ge=1, le=1024, description="of the change: 4 to 128; a file of rank 16 of SD 1.5 has 6.4 MB")
+    alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
+    targets: list[str] = Field(default=[], description="ends of names of linear layers; empty: the attention's")
+    dora: bool = Field(False, description="learn lengths and directions apart (arXiv 2402.09353): better, slower")
+
+
+class Prior(Section):
+    prompt: str = Field("", description="the class, as in \"a dog\": what must not be forgotten; empty: nothing is")
+    pictures: int = Field(
+        200, ge=1, description="drawn by the base where no source has the role regularisation; 200 to 1000"
     )
+    weight: float = Field(1.0, ge=0, description="of their loss beside that of the training pictures")
+    steps: int = Field(25, ge=1, le=1000, description="sampling steps of each")
+    guidance: float = Field(5.0, ge=0, le=50, description="classifier-free guidance scale of each")
+
+
+class Word(Section):
+    token: str = Field(pattern=r"^<[\w-]+>$", description="the new word, as <cat-toy>: captions or train.prompts say it")
+    initialiser: str = Field(min_length=1, description="a word that is near in meaning: what its vectors begin as")
+    vectors: int = Field(1, ge=1, le=64, description="more say more, and need more pictures")
+
+
+class ControlNet(Section):
+    condition: str = Field("canny", description="of preprocess.conditions: what the drawn picture is to follow")
+
+
+class TrainParams(Section):
+    method: Literal["full", "lora", "dreambooth", "textual_inversion", "controlnet", "vae", "clip"] = Field(
+        "full",
+        description="what learns: full, every weight of the denoiser; lora, an adapter; dreambooth, as full, one "
+        "thing by a prompt, its class kept (prompts, prior); textual_inversion, words; controlnet, a copy of the UNet "
+        "that follows pictures; vae, the autoencoder, from pixels; clip, a new tokenizer, text and picture encoder",
+    )
+    compute: str = Field(
+        "one", pattern=r"^[\w-]+$", description="which file in compute/ says on how many processes and machines"
+    )
+    prompts: list[str] = Field(
+        default=[], description="in place of the pictures' own captions, as \"a photo of sks dog\"; drawn anew each time"
+    )
+    text_encoder: TextEncoder = TextEncoder()
+    lora: Lora = Lora()
+    prior: Prior = Prior()
+    words: list[Word] = Field(default=[], description="of method textual_inversion")
+    controlnet: ControlNet = ControlNet()
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(4, ge=1, description="pictures a forward pass")
     accumulation: int = Field(1, ge=1, description="forward passes an optimiser step")
@@ -108,9 +155,16 @@ class TrainParams(Section):
         0.1, ge=0, le=1, description="share of pictures seen with the empty caption, which guidance needs"
     )
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="of forward passes; bf16 on recent GPUs")
+    gradient_checkpointing: bool = Field(
+        False, description="work activations out again instead of keeping them: a third slower, a fraction of the memory"
+    )
+    compile: bool = Field(False, description="torch.compile: some minutes at the start, then up to 1.3 times as fast")
+    keep: Literal["last", "best"] = Field("last", description="the weights of the last step, or of the lowest validation loss")
+    patience: int = Field(0, ge=0, description="stop after so many validations without a lower loss; 0: never")
     save_dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the saved weights")
     seed: int = Field(0, ge=0, description="of order, noise, timesteps, captions")
     log_every: int = Field(10, ge=1, description="steps whose mean loss is one point of the curve")
+    loss_bins: int = Field(4, ge=1, le=100, description="equal parts of the timesteps with a curve of their own")
     validate_every: int = Field(100, ge=1, description="steps between two looks at the validation loss")
     validation_pictures: int = Field(64, ge=1, description="of the held-out ones, the same each time")
     validation_bins: int = Field(10, ge=1, le=100, description="timesteps at which they are looked at")

@@ -24,8 +24,8 @@ LIBRARIES = ("accelerate", "diffusers", "tokenizers", "torch", "transformers")
 class State:
     """Where a training is after `step` optimiser steps.
 
-    curve: (step, name, value) of all that was logged. losses: of the steps since the
-    last logged mean. optimizers: their own states. scaler: of fp16's gradients.
+    curve: (step, name, value) of all that was logged. losses: (level, loss) of the pictures since the
+    last logged mean. optimizers: their own states. scaler: of fp16's gradients. micro: pictures at once.
     """
 
     step: int = 0
@@ -33,8 +33,9 @@ class State:
     average: dict[str, torch.Tensor] = field(default_factory=dict)
     optimizers: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[int, str, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
+    micro: int = 1
 
 
 def fingerprint(params: Section, *inputs: str) -> str:
