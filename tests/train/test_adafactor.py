@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from transformers.optimization import Adafactor as TransformersAdafactor
 
 from stages.train.adafactor import Adafactor
@@ -62,3 +63,21 @@ def test_no_gradient_no_step() -> None:
     weight.grad = torch.zeros(2, 2)
     Adafactor([weight], lr=0.1).step()
     assert torch.equal(weight, torch.ones(2, 2))
+
+
+def test_how_little_it_keeps_of_stable_diffusion() -> None:
+    """Its class's own figures, of the UNet of version 1.5, without memory for either."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
+    for weight in unet.parameters():
+        weight.grad = torch.empty_like(weight)
+    assert sum(weight.numel() for weight in unet.parameters()) == 859_520_964
+    kept = []
+    for optimizer in (
+        Adafactor(unet.parameters(), lr=1e-5),
+        TransformersAdafactor(unet.parameters(), lr=1e-5, scale_parameter=False, relative_step=False),
+    ):
+        optimizer.step()
+        kept.append(sum(v.numel() for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)))
+    assert kept[0] == pytest.approx(1.5e6, rel=0.01)
+    assert kept[1] == pytest.approx(458e6, rel=0.01)
