@@ -12,8 +12,8 @@ class Diffusion(Section):
 
     loss: Literal["mse", "huber", "smooth_l1"] = Field(
         "mse",
-        description="of answer and target; huber is mse for errors below huber_c, grows like |error| above; "
-        "smooth_l1 is huber / huber_c (pseudo-Huber, arXiv 2403.16728)",
+        description="of answer and target; huber is the square of errors below huber_c, grows like the error above: "
+        "outliers count less (arXiv 2403.16728); smooth_l1 is huber / huber_c",
     )
     huber_c: float = Field(
         0.1, gt=0, le=1, description="error, in units of the noise, above which one is an outlier, at the last timestep"
@@ -23,10 +23,12 @@ class Diffusion(Section):
     )
     weighting: Literal["none", "min_snr", "debiased"] = Field(
         "none",
-        description="of timesteps, by signal-to-noise ratio: min_snr learns fewer steps with little noise "
-        "(arXiv 2303.09556), debiased more with much (arXiv 2310.08442)",
+        description="of timesteps, by signal-to-noise ratio (SNR): min_snr lets those with little noise count less "
+        "(arXiv 2303.09556), debiased those with much noise more (arXiv 2310.08442)",
     )
-    snr_gamma: float = Field(5.0, gt=0, le=100, description="of min_snr: the ratio above which no weight grows")
+    snr_gamma: float = Field(
+        5.0, gt=0, le=100, description="of min_snr: the SNR from which on a clean picture's error counts no more"
+    )
     timesteps: Literal["uniform", "logit_normal", "mode"] = Field(
         "uniform", description="how often each is drawn; logit_normal is Stable Diffusion 3's (arXiv 2403.03206)"
     )
@@ -46,10 +48,13 @@ class Diffusion(Section):
         0.0,
         ge=0,
         le=1,
-        description="of a channel's mean, drawn with the noise, for dark and bright pictures; 0.05 to 0.1",
+        description="deviation of the noise's mean in each channel, for dark and bright pictures; 0.05 to 0.1",
     )
     input_perturbation: float = Field(
-        0.0, ge=0, le=1, description="of more noise in the input, not in the target (arXiv 2301.11706, which took 0.1)"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of more noise in the input, not in the target (arXiv 2301.11706, which took 0.1)",
     )
     mask: str = Field(
         "", description="a condition of preprocess.conditions that says how much each place counts, black 0, white 1"
@@ -57,7 +62,7 @@ class Diffusion(Section):
     zero_terminal_snr: bool = Field(
         False,
         description="the last timestep is noise alone, for black and white pictures (arXiv 2305.08891); "
-        "wants a base that predicts v",
+        "for bases that predict v",
     )
 
 
