@@ -18,7 +18,6 @@ from stages.core.noise import normal
 from stages.core.process import Process, load_process
 from stages.core.sizes import by_size
 
-
 # Further arguments of the denoiser's call, made of what it is called with: noised latents, timesteps, text, frames.
 Further = Callable[[torch.Tensor, torch.Tensor, Text, torch.Tensor], dict[str, Any]]
 
@@ -40,9 +39,14 @@ class Denoiser:
         noise_BCHW: torch.Tensor,
         timesteps_B: torch.Tensor,
         further: Further | None = None,
+        perturbed_BCHW: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Its answer and what that should be, (B, C, H, W) float32. Latents are scaled."""
-        noised = self.process.noised(latents_BCHW, noise_BCHW, timesteps_B)
+        """Its answer and what that should be, (B, C, H, W) float32.
+
+        Latents are scaled. perturbed_BCHW: noise of the input, where the answer is asked of another.
+        """
+        noise_seen = noise_BCHW if perturbed_BCHW is None else perturbed_BCHW
+        noised = self.process.noised(latents_BCHW, noise_seen, timesteps_B)
         noised = noised.contiguous(memory_format=torch.channels_last)
         more = further(noised, timesteps_B, text, frames_B6) if further else {}
         answer = self.family.answer(self.network, noised, timesteps_B, text, frames_B6, **more)

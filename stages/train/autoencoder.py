@@ -71,8 +71,9 @@ class Autoencoder:
         """The losses (B,) of these pictures, each through a draw from its own posterior."""
         pixels_B3HW = self._on_device(prepared["pixels"])
         posterior = self.model.encode(pixels_B3HW).latent_dist
-        decoded_B3HW = self.model.decode(posterior.mean + posterior.std * prepared["noise"]).sample
-        return difference(decoded_B3HW, pixels_B3HW) + self.params.kl_weight * posterior.kl()
+        decoded_B3HW: torch.Tensor = self.model.decode(posterior.mean + posterior.std * prepared["noise"]).sample
+        kl_B: torch.Tensor = posterior.kl()
+        return difference(decoded_B3HW, pixels_B3HW) + self.params.kl_weight * kl_B
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

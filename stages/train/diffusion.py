@@ -28,7 +28,7 @@ from stages.train.lora import Lora
 from stages.train.order import rows_of
 from stages.train.params import TrainParams
 from stages.train.priors import open_priors
-from stages.train.texts import Live, Stored, embed
+from stages.train.texts import Live, Stored, Texts, embed
 from stages.train.timesteps import draw_times
 from stages.train.weighting import check_fits, offset_noise, perturbed_noise, picture_losses
 
@@ -105,21 +105,24 @@ class Diffusion:
             "levels": draw_times(params.objective, draws).float(),
             "frames": batch.frames,
         }
+        if params.objective.input_perturbation:
+            prepared["perturbed"] = perturbed_noise(noise, drawn("perturbation"), params.objective.input_perturbation)
         if kind:  # class pictures have captions of their own, told by another table
-            numbers = [choose_caption(params, listed, *name) for listed, name in zip(batch.captions, named, strict=True)]
-            return batch.keys, prepared | self._prior_texts.prepare(numbers)
-        numbers = [
-            choose_caption(params, self.prompts or listed, *name)
-            for listed, name in zip(batch.captions, named, strict=True)
-        ]
+            return batch.keys, prepared | self._prior_texts.prepare(self._captions(batch.captions, named))
+        numbers = self._captions([self.prompts or listed for listed in batch.captions], named)
         if params.objective.mask:
             mask_B1HW = data.condition(params.objective.mask, rows).mean(dim=1, keepdim=True)
             prepared["mask"] = torch.nn.functional.interpolate(mask_B1HW, shape[1:], mode="area")
         return batch.keys, prepared | self.learner.texts.prepare(numbers) | self.learner.conditions(data, rows)
 
+    def _captions(self, listed: list[list[int]], named: list[tuple[int, str]]) -> list[int]:
+        return [choose_caption(self.params, one, *name) for one, name in zip(listed, named, strict=True)]
+
     @cached_property
-    def _prior_texts(self) -> Stored | Live:
-        assert self.priors is not None
+    def _prior_texts(self) -> Texts:
+        """Captions of class pictures: through the text encoders too, where those learn."""
+        if self.priors is None:
+            raise ValueError("there are no class pictures")
         texts = self.learner.texts
         if isinstance(texts, Live):
             return Live(texts.family, texts.encoders, self.priors.caption_texts(), texts.empty_is_zero)
@@ -133,7 +136,7 @@ class Diffusion:
             losses = losses + self.params.prior.weight * more
         return losses
 
-    def _errors(self, prepared: Prepared, texts: Any) -> torch.Tensor:
+    def _errors(self, prepared: Prepared, texts: Texts) -> torch.Tensor:
         denoiser, objective = self.opened.denoiser, self.params.objective
         timesteps = denoiser.process.timesteps(prepared["levels"])
         answer, target = denoiser.ask(
@@ -143,6 +146,7 @@ class Diffusion:
             prepared["noise"],
             timesteps,
             self.learner.further(prepared),
+            prepared.get("perturbed"),
         )
         snr, kind = denoiser.process.snr(timesteps), denoiser.process.kind
         return picture_losses(objective, kind, answer, target, snr, prepared["levels"], prepared.get("mask"))

@@ -49,3 +49,8 @@ def replace_part(part: Path, name: str, weights: dict[str, torch.Tensor], about:
     for path in part.glob("*.safetensors*"):
         path.unlink()
     save_weights(weights, part / name, about)
+
+
+def as_type(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers with a point in this type, others as they are; on the CPU."""
+    return value.detach().to(dtype if value.is_floating_point() else value.dtype).cpu()

@@ -15,7 +15,7 @@ from stages.core.families.family import Encoder, tokenizer_of
 from stages.core.files import write_json
 from stages.core.latents import Latents
 from stages.core.weights import save_weights
-from stages.train.full import replace_part
+from stages.train.full import as_type, replace_part
 from stages.train.learner import Opened, Prepared
 from stages.train.params import Word
 from stages.train.texts import Live
@@ -50,8 +50,8 @@ class Inversion:
         self.opened, self.words = opened, opened.params.words
         self.encoders = [encoder for encoder in opened.encoders() if encoder.name in KIND]
         others = [encoder for encoder in opened.encoders() if encoder.name not in KIND]
-        tables = {encoder.name: widen(encoder, self.words) for encoder in self.encoders}
-        self.model = torch.nn.ModuleDict(tables)
+        self.tables = {encoder.name: widen(encoder, self.words) for encoder in self.encoders}
+        self.model = torch.nn.ModuleDict(self.tables)
         spoken = [speak(caption, self.words) for caption in captions]
         self.texts = Live(opened.denoiser.family, [*self.encoders, *others], spoken, empty_is_zero)
         unused = [word.token for word in self.words if not any(word.token in caption for caption in captions)]
@@ -75,7 +75,7 @@ class Inversion:
         return pipeline, None
 
     def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
-        """The words by themselves in `embeddings`, a file each; and the base's text encoders, their tables longer by them."""
+        """The words by themselves in `embeddings`, a file each; the base's text encoders with longer tables."""
         (out / "embeddings").mkdir()
         first = 0
         for word in self.words:
@@ -86,8 +86,8 @@ class Inversion:
             save_weights(named, out / "embeddings" / f"{word.token.strip('<>')}.safetensors", about)
             first += word.vectors
         for encoder in self.encoders:
-            table, vectors = self.model[encoder.name].table.weight, weights[f"{encoder.name}.vectors"]
-            whole = torch.cat([table.detach().to(vectors), vectors])
+            learned = weights[f"{encoder.name}.vectors"]
+            whole = torch.cat([self.tables[encoder.name].table.weight.detach().to(learned), learned])
             state = {key: value for key, value in encoder.model.state_dict().items() if "token_embedding" not in key}
             name = next(key for key in encoder.model.state_dict() if key.endswith("token_embedding.table.weight"))
             state = {key: as_type(value, whole.dtype) for key, value in state.items()}
@@ -96,11 +96,6 @@ class Inversion:
             config = json.loads((out / encoder.name / "config.json").read_text(encoding="utf-8"))
             write_json(out / encoder.name / "config.json", config | {"vocab_size": len(whole)})
             encoder.tokenizer.save_pretrained(out / tokenizer_of(encoder.name))
-
-
-def as_type(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Numbers with a point in this type, others as they are; on the CPU."""
-    return value.detach().to(dtype if value.is_floating_point() else value.dtype).cpu()
 
 
 def names_of(word: Word) -> list[str]:

@@ -37,8 +37,11 @@ class Learner(Protocol):
     rates: which modules learn at which share of the learning rate.
     """
 
-    model: torch.nn.Module
-    texts: Texts
+    @property
+    def model(self) -> torch.nn.Module: ...
+
+    @property
+    def texts(self) -> Texts: ...
 
     @property
     def rates(self) -> list[tuple[torch.nn.Module, float]]: ...

@@ -35,8 +35,11 @@ class Objective(Protocol):
     splits: whether a batch's losses are the same worked out in parts. frozen: modules that are used and don't learn.
     """
 
-    model: torch.nn.Module
-    splits: bool
+    @property
+    def model(self) -> torch.nn.Module: ...
+
+    @property
+    def splits(self) -> bool: ...
 
     def __len__(self) -> int: ...
 
@@ -143,10 +146,11 @@ def run_loop(
 
 
 def place(params: TrainParams, objective: Objective, device: torch.device) -> None:
-    """Bring every module to the device, in the memory format that convolutions like, and set what params ask of them."""
-    for module in (objective.model, *objective.frozen):
-        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
-    for module, _ in objective.rates:
+    """Bring every module to the device, in the memory format that convolutions like, and have it do as params say."""
+    for used in (objective.model, *objective.frozen):
+        used.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
+    for learned, _ in objective.rates:
+        module: Any = learned
         if params.gradient_checkpointing and hasattr(module, "enable_gradient_checkpointing"):
             module.enable_gradient_checkpointing()
         elif params.gradient_checkpointing and hasattr(module, "gradient_checkpointing_enable"):
@@ -235,7 +239,8 @@ def seen_by_all(
     """Every process's losses, and whether any was told to stop, in the one wait for the device that a step has."""
     levels = torch.cat([batch.get("levels", torch.full((len(keys),), -1.0)) for keys, batch in batches])
     device = losses.device
-    mine = torch.cat([losses, levels.to(device, torch.float32), norm.detach().float().view(1), losses.new_tensor([stop])])
+    ends = torch.stack([norm.detach().float().to(device), losses.new_tensor(float(stop))])
+    mine = torch.cat([losses, levels.to(device, torch.float32), ends])
     everyone = accelerator.gather(mine).view(accelerator.num_processes, -1).tolist()
     rows = len(losses)
     return Taken(
@@ -246,9 +251,7 @@ def seen_by_all(
     )
 
 
-def refuse_broken(
-    number: int, batches: list[tuple[list[str], Prepared]], losses: torch.Tensor, taken: Taken
-) -> None:
+def refuse_broken(number: int, batches: list[tuple[list[str], Prepared]], losses: torch.Tensor, taken: Taken) -> None:
     """Raises StageError, naming pictures, if a loss of step `number` is no number in any process."""
     if all(map(math.isfinite, taken.losses)):
         return
@@ -268,9 +271,7 @@ def kept_weights(
     return average if params.ema_decay else {name: weight.detach() for name, weight in weights.items()}
 
 
-def look(
-    params: TrainParams, objective: Objective, record: Record, weights: dict[str, torch.nn.Parameter]
-) -> None:
+def look(params: TrainParams, objective: Objective, record: Record, weights: dict[str, torch.nn.Parameter]) -> None:
     """Where it is time, validate and draw a preview with the weights that would be kept, and log both.
 
     Both are due at the start, at the end and every so many steps.

@@ -16,7 +16,7 @@ from stages.core.draws import seed_of
 from stages.core.errors import StageError
 from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
-from stages.train.full import replace_part
+from stages.train.full import as_type, replace_part
 from stages.train.learner import Opened, Prepared
 from stages.train.texts import Texts
 
@@ -76,6 +76,7 @@ class Lora:
         (out / "adapter").mkdir()
         save_weights(adapter, out / "adapter" / ADAPTER, about)
         for name, tuner in self.adapted.items():
-            whole = {key: value.detach().to(dtype).cpu() for key, value in tuner.merge_and_unload().state_dict().items()}
+            state = tuner.merge_and_unload().state_dict()
+            whole = {key: as_type(value, dtype) for key, value in state.items()}
             denoises = name == self.opened.denoiser.family.denoiser
             replace_part(out / name, WEIGHTS if denoises else "model.safetensors", whole, about)

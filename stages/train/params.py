@@ -73,13 +73,13 @@ class TextEncoder(Section):
 
 class Lora(Section):
     rank: int = Field(16, ge=1, le=1024, description="of the change: 4 to 128; a file of rank 16 of SD 1.5 has 6.4 MB")
-    alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
+    alpha: int = Field(16, ge=1, description="the change is scaled by alpha / rank")
     targets: list[str] = Field(default=[], description="ends of names of linear layers; empty: the attention's")
     dora: bool = Field(False, description="learn lengths and directions apart (arXiv 2402.09353): better, slower")
 
 
 class Prior(Section):
-    prompt: str = Field("", description="the class, as in \"a dog\": what must not be forgotten; empty: nothing is")
+    prompt: str = Field("", description='the class, as in "a dog": what must not be forgotten; empty: nothing is')
     pictures: int = Field(
         200, ge=1, description="drawn by the base where no source has the role regularisation; 200 to 1000"
     )
@@ -89,7 +89,9 @@ class Prior(Section):
 
 
 class Word(Section):
-    token: str = Field(pattern=r"^<[\w-]+>$", description="the new word, as <cat-toy>: captions or train.prompts say it")
+    token: str = Field(
+        pattern=r"^<[\w-]+>$", description="the new word, as <cat-toy>: captions or train.prompts say it"
+    )
     initialiser: str = Field(min_length=1, description="a word that is near in meaning: what its vectors begin as")
     vectors: int = Field(1, ge=1, le=64, description="more say more, and need more pictures")
 
@@ -109,7 +111,7 @@ class TrainParams(Section):
         "one", pattern=r"^[\w-]+$", description="which file in compute/ says on how many processes and machines"
     )
     prompts: list[str] = Field(
-        default=[], description="in place of the pictures' own captions, as \"a photo of sks dog\"; drawn anew each time"
+        default=[], description='in place of the pictures\' own captions, as "a photo of sks dog"; drawn anew each time'
     )
     text_encoder: TextEncoder = TextEncoder()
     lora: Lora = Lora()
@@ -161,10 +163,13 @@ class TrainParams(Section):
     )
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="of forward passes; bf16 on recent GPUs")
     gradient_checkpointing: bool = Field(
-        False, description="work activations out again instead of keeping them: a third slower, a fraction of the memory"
+        False,
+        description="work activations out again instead of keeping them: slower by a third, far less memory",
     )
     compile: bool = Field(False, description="torch.compile: some minutes at the start, then up to 1.3 times as fast")
-    keep: Literal["last", "best"] = Field("last", description="the weights of the last step, or of the lowest validation loss")
+    keep: Literal["last", "best"] = Field(
+        "last", description="the weights of the last step, or of the lowest validation loss"
+    )
     patience: int = Field(0, ge=0, description="stop after so many validations without a lower loss; 0: never")
     save_dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the saved weights")
     seed: int = Field(0, ge=0, description="of order, noise, timesteps, captions")

@@ -1,7 +1,7 @@
-"""What must not be forgotten: pictures of the class, of the user's own or drawn by the base (Ruiz et al., arXiv 2208.12242).
+"""What must not be forgotten: pictures of the class, a person's own or drawn by the base.
 
-Drawn ones are latents at once: a folder like data/latents, kept beside the state, made once for the same base, prompt
-and number.
+Prior preservation: Ruiz et al., arXiv 2208.12242, section 3.3. Drawn ones are latents at once: a folder like
+data/latents, kept beside the states of trainings, made once for the same base, prompt and number.
 """
 
 import hashlib
@@ -47,8 +47,7 @@ def draw_priors(opened: Opened, out: Path) -> None:
     """Have the base draw its class, each from noise of its own number, as latents with no deviation."""
     prior, denoiser, device = opened.params.prior, opened.denoiser, best_device()
     solver, network = Solver(opened.base, prior.steps), denoiser.network.to(device).eval()
-    encoders = opened.encoders()
-    text, away = (embed(denoiser.family, encoders, [words]) for words in (prior.prompt, ""))
+    text, away = embed(denoiser.family, opened.encoders(), [prior.prompt]), opened.train.text([0])
     width, height = opened.train.sizes[0]
     shape = tuple(opened.train.read([0]).mean.shape[1:])
     drawn = []
@@ -58,8 +57,8 @@ def draw_priors(opened: Opened, out: Path) -> None:
             numbers = range(start, min(start + opened.params.batch_size, prior.pictures))
             noise = torch.stack([normal(shape, opened.params.seed, "class picture", number) for number in numbers])
             frames = torch.tensor([[height, width, 0, 0, height, width]] * len(numbers), dtype=torch.float32)
-            told = [_repeat(one, len(numbers)).to(device) for one in (text, away)]
-            latents = solver.solve(denoiser, noise.to(device), *told, frames.to(device), prior.guidance)
+            told, from_it = (_repeat(one, len(numbers)).to(device) for one in (text, away))
+            latents = solver.solve(denoiser, noise.to(device), told, from_it, frames.to(device), prior.guidance)
             drawn.append(denoiser.scale.undo(latents).cpu())
             bar.advance(task, len(numbers))
     network.to("cpu")

@@ -20,7 +20,7 @@ from stages.core.stage import run_stage
 from stages.train.autoencoder import open_autoencoder
 from stages.train.clip import open_clip
 from stages.train.diffusion import open_diffusion
-from stages.train.launch import launch, launched, open_accelerator
+from stages.train.launch import launch, open_accelerator
 from stages.train.loop import Objective, run_loop
 from stages.train.optimizers import require_optimizer
 from stages.train.params import TrainParams
@@ -28,16 +28,15 @@ from stages.train.record import Record
 from stages.train.state import State, fingerprint, load_state, state_folder
 
 
-def main(
-    params: TrainParams, compute: Path, latents: Path, processed: Path, base: Path, out: Path, live: Path
-) -> None:
+def main(params: TrainParams, compute: Path, latents: Path, processed: Path, base: Path, out: Path, live: Path) -> None:
     """Train, then write the base with what was learned."""
     require_optimizer(params)
     if launch(compute):
         return
     torch.use_deterministic_algorithms(True)
     accelerator = open_accelerator(params, compute)
-    objective = open_objective(params, latents, processed, base)
+    with accelerator.main_process_first():  # class pictures are drawn once
+        objective = open_objective(params, latents, processed, base)
     if accelerator.num_processes > 1 and not objective.splits:
         raise StageError("train.compute", f"method {params.method} can't be shared by processes", "use one")
     made_of = fingerprint(params, objective.digest, folder_digest(base))
@@ -47,9 +46,9 @@ def main(
         state = load_state(folder) or State()
         accelerator.wait_for_everyone()  # before the first of them writes one
         with ExitStack() as logging:
-            logger = Live(str(live), dvcyaml=None, save_dvc_exp=False, report=None) if accelerator.is_main_process else None
-            if logger:
-                logging.enter_context(logger)
+            logger = None
+            if accelerator.is_main_process:
+                logger = logging.enter_context(Live(str(live), dvcyaml=None, save_dvc_exp=False, report=None))
             weights = run_loop(params, objective, Record(params, logger, folder, state), accelerator)
         if not accelerator.is_main_process:
             return

@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.core.errors import StageError
-from stages.core.objective import denoising_losses
-from stages.train.loop import average_weights, choose_caption, learning_rate
+from stages.core.families.family import Text
+from stages.core.families.sd import StableDiffusion
+from stages.core.models import Scale
+from stages.core.objective import Denoiser
+from stages.core.process import Diffusion
+from stages.train.captions import choose_caption
 from stages.train.order import row_of
 from stages.train.params import TrainParams
 from stages.train.state import State, fingerprint, load_state, save_state
@@ -41,25 +45,6 @@ def test_caption_dropout_is_its_share() -> None:
     assert choose_caption(TrainParams(caption_dropout=0.0), [], 1, "k") == 0
 
 
-def test_learning_rates() -> None:
-    constant = TrainParams(learning_rate=0.05, warmup_steps=4, steps=10)
-    assert [learning_rate(constant, step) for step in (0, 1, 3, 4, 9)] == [0.0125, 0.025, 0.05, 0.05, 0.05]
-    cosine = TrainParams(learning_rate=0.05, warmup_steps=0, steps=10, schedule="cosine")
-    assert learning_rate(cosine, 0) == 0.05
-    assert learning_rate(cosine, 5) == pytest.approx(0.025)
-    assert learning_rate(cosine, 10) == pytest.approx(0)
-
-
-def test_average_by_hand() -> None:
-    weights = {"w": torch.nn.Parameter(torch.tensor([10.0]))}
-    average = {"w": torch.tensor([0.0])}
-    params = TrainParams(ema_decay=0.9)
-    average_weights(params, average, weights, 0)  # decay min(0.9, 1/10): 0.1 x 0 + 0.9 x 10
-    assert average["w"].item() == pytest.approx(9.0)
-    average_weights(params, average, weights, 10_000)  # decay 0.9: 0.9 x 9 + 0.1 x 10
-    assert average["w"].item() == pytest.approx(9.1)
-
-
 class Oracle(torch.nn.Module):
     """A denoiser that answers what it is told to."""
 
@@ -79,20 +64,18 @@ def test_the_true_answer_has_no_loss(kind: str) -> None:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     abar = torch.cumprod(1 - betas, 0)[timesteps].float().view(2, 1, 1, 1)
     truth = noise if kind == "epsilon" else abar.sqrt() * noise - (1 - abar).sqrt() * z
-    text = torch.zeros(2, 1, 1)
-    assert denoising_losses(Oracle(truth), schedule, z, text, noise, timesteps).tolist() == pytest.approx(
-        [0, 0], abs=1e-9
-    )
-    shifted = denoising_losses(Oracle(truth + 2), schedule, z, text, noise, timesteps)
-    assert shifted.tolist() == pytest.approx([4, 4], rel=1e-5)
+    denoiser = Denoiser(StableDiffusion(), Oracle(truth), Diffusion(schedule), Scale(1.0))
+    answer, target = denoiser.ask(z, Text(torch.zeros(2, 1, 1)), torch.zeros(2, 6), noise, timesteps)
+    torch.testing.assert_close(answer, target, atol=1e-6, rtol=1e-5)
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, [{"state": {}}], [(1, "train/loss", 0.5)], [0.25])
+    curve = [(1, "train/loss", 0.5)]
+    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, [{"state": {}}], curve, [(0.5, 0.25)])
     save_state(tmp_path, state)
     back = load_state(tmp_path)
     assert back is not None
-    assert (back.step, back.curve, back.losses) == (3, [(1, "train/loss", 0.5)], [0.25])
+    assert (back.step, back.curve, back.losses) == (3, [(1, "train/loss", 0.5)], [(0.5, 0.25)])
     assert torch.equal(back.weights["w"], torch.ones(2))
     assert load_state(tmp_path / "other") is None
 
