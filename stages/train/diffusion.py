@@ -13,7 +13,8 @@ from PIL import Image
 
 from stages.core.draws import uniform
 from stages.core.errors import StageError
-from stages.core.families.known import load_pipeline
+from stages.core.families.known import empty_is_zero, load_pipeline
+from stages.core.families.live import Live, embed
 from stages.core.files import folder_digest
 from stages.core.latents import Latents, latents_digest
 from stages.core.noise import normal
@@ -28,7 +29,7 @@ from stages.train.lora import Lora
 from stages.train.order import rows_of
 from stages.train.params import TrainParams
 from stages.train.priors import open_priors
-from stages.train.texts import Live, Stored, Texts, embed
+from stages.train.texts import Stored, Texts
 from stages.train.timesteps import draw_times
 from stages.train.weighting import check_fits, offset_noise, perturbed_noise, picture_losses
 
@@ -252,8 +253,7 @@ def check_fit(opened: Opened) -> None:
 def open_learner(opened: Opened) -> Learner:
     """The method's learner."""
     params, family = opened.params, opened.denoiser.family
-    index = json.loads((opened.base / "model_index.json").read_text(encoding="utf-8"))
-    zero, captions = bool(index.get("force_zeros_for_empty_prompt")), [*opened.captions, *params.prompts]
+    zero, captions = empty_is_zero(opened.base), [*opened.captions, *params.prompts]
     if params.method == "textual_inversion":
         return Inversion(opened, captions, zero)
     if params.text_encoder.learns and params.method != "controlnet":

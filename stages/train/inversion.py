@@ -12,13 +12,13 @@ import torch
 
 from stages.core.errors import StageError
 from stages.core.families.family import Encoder, tokenizer_of
+from stages.core.families.live import Live
 from stages.core.files import write_json
 from stages.core.latents import Latents
 from stages.core.weights import save_weights
 from stages.train.full import as_type, replace_part
 from stages.train.learner import Opened, Prepared
 from stages.train.params import Word
-from stages.train.texts import Live
 
 KIND = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # what files for SDXL and 3 call the encoders
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from stages.core.engine import progress
 from stages.core.families.family import Text
+from stages.core.families.live import embed
 from stages.core.files import file_digest, replacing, scratch
 from stages.core.latents import CAPTIONS, INDEX, Latents
 from stages.core.models import best_device
@@ -22,7 +23,6 @@ from stages.core.noise import normal
 from stages.core.pairs import write_table
 from stages.core.solver import Solver
 from stages.train.learner import Opened
-from stages.train.texts import embed
 
 
 def open_priors(opened: Opened, latents: Path, base_digest: str) -> Latents | None:
