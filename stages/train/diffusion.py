@@ -22,6 +22,7 @@ from stages.core.objective import Further, validation_curve
 from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler, side_of
 from stages.train.captions import choose_caption
 from stages.train.controlnet import ControlNet
+from stages.train.export import require_single_file, write_single_file
 from stages.train.full import Full
 from stages.train.inversion import Inversion
 from stages.train.learner import Learner, Opened, Prepared, below, open_base
@@ -213,6 +214,8 @@ class Diffusion:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
             path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         self.learner.save(weights, about, out)
+        if self.params.single_file:
+            write_single_file(out, out / "checkpoint.safetensors", about)
 
 
 def on(device: torch.device, prepared: Prepared) -> Prepared:
@@ -228,6 +231,8 @@ def open_diffusion(params: TrainParams, latents: Path, base: Path) -> Diffusion:
     if not len(opened.train):
         raise StageError("train", "there are no training pictures", "lower clean.validation_share")
     check_fit(opened)
+    if params.single_file:
+        require_single_file(base)
     check_fits(params.objective, opened.denoiser.process.kind)
     digest = latents_digest(latents)
     priors = open_priors(opened, latents, folder_digest(base)) if preserves else None

@@ -16,6 +16,7 @@ from stages.core.draws import seed_of
 from stages.core.errors import StageError
 from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
+from stages.train.export import write_kohya
 from stages.train.full import as_type, replace_part
 from stages.train.learner import Opened, Prepared
 from stages.train.texts import Texts
@@ -61,7 +62,7 @@ class Lora:
         return pipeline, None
 
     def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
-        """The adapter by itself in `adapter`, and the base with it added to the weights.
+        """The adapter by itself in `adapter`, as diffusers and sd-scripts have it; the base with it added to the weights.
 
         Stored scaled, so that alpha equals the rank, which is what loaders take where a file says nothing of alpha.
         """
@@ -75,8 +76,16 @@ class Lora:
                 adapter[f"{name}.{key}"] = scaled.detach().to(dtype).cpu()
         (out / "adapter").mkdir()
         save_weights(adapter, out / "adapter" / ADAPTER, about)
-        for name, tuner in self.adapted.items():
-            state = tuner.merge_and_unload().state_dict()
-            whole = {key: as_type(value, dtype) for key, value in state.items()}
+        plain = {name: tuner.merge_and_unload() for name, tuner in self.adapted.items()}
+        modules = [
+            f"{name}.{key.removesuffix('.weight')}"
+            for name, network in plain.items()
+            for key in network.state_dict()
+            if key.endswith(".weight")
+        ]
+        if not self.opened.params.lora.dora:  # sd-scripts has no such files
+            write_kohya(self.opened.base, adapter, modules, out / "adapter" / "kohya.safetensors", about)
+        for name, network in plain.items():
+            whole = {key: as_type(value, dtype) for key, value in network.state_dict().items()}
             denoises = name == self.opened.denoiser.family.denoiser
             replace_part(out / name, WEIGHTS if denoises else "model.safetensors", whole, about)

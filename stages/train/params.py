@@ -171,6 +171,9 @@ class TrainParams(Section):
         "last", description="the weights of the last step, or of the lowest validation loss"
     )
     patience: int = Field(0, ge=0, description="stop after so many validations without a lower loss; 0: never")
+    single_file: bool = Field(
+        False, description="write checkpoint.safetensors too, the whole model as AUTOMATIC1111 and ComfyUI open it"
+    )
     save_dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the saved weights")
     seed: int = Field(0, ge=0, description="of order, noise, timesteps, captions")
     log_every: int = Field(10, ge=1, description="steps whose mean loss is one point of the curve")

@@ -39,7 +39,8 @@ def main(params: TrainParams, compute: Path, latents: Path, processed: Path, bas
         objective = open_objective(params, latents, processed, base)
     if accelerator.num_processes > 1 and not objective.splits:
         raise StageError("train.compute", f"method {params.method} can't be shared by processes", "use one")
-    made_of = fingerprint(params, objective.digest, folder_digest(base))
+    parent = folder_digest(base)
+    made_of = fingerprint(params, objective.digest, parent)
     with ExitStack() as stack:
         folder = stack.enter_context(state_folder(made_of, held=accelerator.is_main_process))
         accelerator.wait_for_everyone()
@@ -53,7 +54,13 @@ def main(params: TrainParams, compute: Path, latents: Path, processed: Path, bas
         if not accelerator.is_main_process:
             return
         dtype = getattr(torch, params.save_dtype)
-        about = {"made_of": made_of, "method": params.method, "params": params.model_dump()}
+        about = {
+            "method": params.method,
+            "params": params.model_dump(),
+            "data_sha256": objective.digest,
+            "parents": {"base": parent},
+            "made_of": made_of,  # of all these, the code and the libraries
+        }
         with replacing(out) as trained:
             objective.save({name: weight.to(dtype).cpu() for name, weight in weights.items()}, about, trained)
         shutil.rmtree(folder)

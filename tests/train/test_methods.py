@@ -182,6 +182,29 @@ def test_an_adapter_loaded_by_diffusers_is_the_model_with_it_added(
     assert (pictures[0] - pictures[2]).abs().max() > 1
 
 
+@pytest.mark.parametrize("family", ["tiny", "tiny-sdxl"])
+def test_kohyas_file_is_the_same_adapter(family: str, enter: Any, projects: dict[str, Path]) -> None:
+    out = enter(family, params_of("lora with text", learning_rate=0.05, lora={"rank": 2, "alpha": 3}))
+    pictures = []
+    for name in ("pytorch_lora_weights.safetensors", "kohya.safetensors"):
+        pipeline = load_pipeline(projects[family] / "base")
+        pipeline.load_lora_weights(out / "adapter", weight_name=name)
+        pictures.append(draw(pipeline, [Drawing("a fox", 3)], 2, 3.0, "", 32, 1)[0].tobytes())
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("family", ["tiny", "tiny-sdxl"])
+def test_a_single_file_opens_as_the_folder_does(family: str, enter: Any) -> None:
+    out = enter(family, params_of("full with text", single_file=True))
+    kind: Any = family_of(out).pipeline
+    single = kind.from_single_file(out / "checkpoint.safetensors", config=str(out), local_files_only=True)
+    folder = load_pipeline(out)
+    for part in ("unet", "vae", *family_of(out).encoders):
+        theirs, ours = getattr(single, part).state_dict(), getattr(folder, part).state_dict()
+        assert theirs.keys() == ours.keys()
+        assert all(torch.equal(theirs[name], ours[name]) for name in ours), part
+
+
 def test_the_words_load_into_a_plain_base(enter: Any, projects: dict[str, Path]) -> None:
     out = enter("tiny", params_of("textual_inversion", learning_rate=0.05))
     vectors = load_file(out / "embeddings" / "toy.safetensors")["<toy>"]
@@ -254,11 +277,13 @@ def test_the_best_weights_are_kept_and_a_stalled_training_stops(enter: Any) -> N
 def test_misfits_are_refused_before_work(enter: Any, projects: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(StageError, match="controlnet doesn't know Stable Diffusion 3"):
         enter("tiny-sd3", params_of("controlnet"))
+    with pytest.raises(StageError, match=r"single_file: is for Stable Diffusion 1, 2 and XL"):
+        enter("tiny-sd3", params_of("full", single_file=True))
     with pytest.raises(StageError, match="no caption says <toy>"):
         enter("tiny", params_of("textual_inversion", prompts=["a toy"]))
     with pytest.raises(StageError, match=r"train\.lora\.targets: .*nowhere"):
         enter("tiny", params_of("lora", lora={"rank": 2, "targets": ["nowhere"]}))
-    with pytest.raises(StageError, match="no condition depth was encoded"):
+    with pytest.raises(StageError, match="have no condition depth"):
         enter("tiny", params_of("controlnet", controlnet={"condition": "depth"}))
     other = tmp_path / "latents"
     shutil.copytree(projects["tiny-sdxl"] / "latents", other)
