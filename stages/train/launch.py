@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType
@@ -61,10 +62,11 @@ def open_accelerator(params: TrainParams, compute: Path) -> Accelerator:
     Raises StageError if a batch can't be shared evenly, or weights would be split over processes.
     """
     config = read_compute(compute)
+    several_cpus = config["num_processes"] > 1 and not torch.cuda.is_available()
     loose = params.text_encoder.learns  # a text encoder's last layer isn't read by every family
     accelerator = Accelerator(
         mixed_precision=params.precision,
-        cpu=bool(config.get("use_cpu")),
+        cpu=bool(config.get("use_cpu")) or several_cpus,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=loose, broadcast_buffers=False)],
     )
     shared = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)

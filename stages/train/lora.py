@@ -62,7 +62,7 @@ class Lora:
         return pipeline, None
 
     def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
-        """The adapter by itself in `adapter`, as diffusers and sd-scripts have it; the base with it added to the weights.
+        """The adapter by itself, as diffusers and sd-scripts have it, in `adapter`; the base with it in its weights.
 
         Stored scaled, so that alpha equals the rank, which is what loaders take where a file says nothing of alpha.
         """
