@@ -20,7 +20,6 @@ import psutil
 from stages.core.errors import StageError
 from stages.core.params import load_section
 
-
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe")
 LAUNCHER = "accelerate.commands.launch"  # stands between the processes of one training and the one that started them
 
