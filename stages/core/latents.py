@@ -1,6 +1,7 @@
 """data/latents: what training would compute again and again, computed once.
 
-    index.parquet           a row a key and variant: where its latents and captions are
+    index.parquet           a row a key and variant: where its latents and captions are; `origin`: a finished
+                              picture, or by boomerang of one, `origin_bits` away (of 64, by perceptual hash)
     pictures/<n>.safetensors  `mean`, `std` (N, C, H, W): the VAE's posterior, unscaled, of pictures of one size
                               with `<condition>` (N, 1 or 3, H, W) uint8 beside, where pictures have conditions
     text/<n>.safetensors      `embeddings` (M, L, D), `pooled` (M, P) where the family has it: each distinct caption
@@ -38,6 +39,8 @@ INDEX = pa.schema(
         "shard_sha256": pa.string(),
         "captions": pa.list_(pa.int64()),
         **dict.fromkeys(("width", "height", "original_width", "original_height", "crop_x", "crop_y"), pa.int64()),
+        "origin": pa.string(),
+        "origin_bits": pa.int64(),
     }
 )
 FRAME = ("original_height", "original_width", "crop_y", "crop_x", "height", "width")  # as SDXL is told them

@@ -23,7 +23,7 @@ from stages.core.latents import Latents, latents_digest
 from stages.core.models import load_vae
 from stages.core.pairs import write_table
 from stages.core.pixels import to_pixels
-from stages.encode import run as encode_run
+from stages.encode import shards
 from stages.encode.params import EncodeParams
 from stages.encode.run import main
 from stages.preprocess.run import PROCESSED
@@ -75,7 +75,7 @@ def processed(tmp_path: Path) -> Path:
 def test_every_row_has_its_own_latents_and_captions(
     base: Path, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (latents_module, encode_run):
+    for module in (latents_module, shards):
         monkeypatch.setattr(module, "CAPTIONS_A_SHARD", 2)  # so that four captions lie in two shards
     main(EncodeParams(batch_size=2, dtype="float32"), processed, base, tmp_path / "out", tmp_path / "m.json")
     train = Latents(tmp_path / "out", "train")
