@@ -21,6 +21,7 @@ def main(sources: Path, imported: Path, out: Path) -> None:
     tree = read_params(Path("params.yaml"))
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
     sections["base"].place(imported)
+    sections["train"].verify()
     sections["caption"].place(imported)
     sections["score"].classifier_places(imported)
     if sections["score"].clip:

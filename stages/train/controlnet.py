@@ -17,7 +17,8 @@ from stages.core.latents import Latents
 from stages.core.objective import Further
 from stages.core.pixels import to_images
 from stages.core.weights import WEIGHTS, save_weights
-from stages.train.learner import Opened, Prepared, below
+from stages.train.learner import Opened, below
+from stages.train.loop import Prepared
 from stages.train.texts import Texts
 
 PIPELINES = {

@@ -25,7 +25,8 @@ from stages.train.controlnet import ControlNet
 from stages.train.export import require_single_file, write_single_file
 from stages.train.full import Full
 from stages.train.inversion import Inversion
-from stages.train.learner import Learner, Opened, Prepared, below, open_base
+from stages.train.learner import Learner, Opened, below, open_base
+from stages.train.loop import Prepared
 from stages.train.lora import Lora
 from stages.train.order import rows_of
 from stages.train.params import TrainParams
@@ -34,6 +35,7 @@ from stages.train.texts import Stored, Texts
 from stages.train.timesteps import draw_times
 from stages.train.weighting import check_fits, offset_noise, perturbed_noise, picture_losses
 
+MOST_AREA = 4.2  # times: twice the side, and buckets a little larger
 PRIOR = "prior "  # what the names of a batch's tensors begin with that are of class pictures
 
 
@@ -231,6 +233,7 @@ def open_diffusion(params: TrainParams, latents: Path, base: Path) -> Diffusion:
     if not len(opened.train):
         raise StageError("train", "there are no training pictures", "lower clean.validation_share")
     check_fit(opened)
+    check_size(opened)
     if params.single_file:
         require_single_file(base)
     check_fits(params.objective, opened.denoiser.process.kind)
@@ -253,6 +256,25 @@ def check_fit(opened: Opened) -> None:
             f"don't fit {family.name} with {network.config.in_channels} and {width} ({pooled})",
             "run encode with this base",
         )
+
+
+def check_size(opened: Opened) -> None:
+    """Refuse pictures far from the size that the base was made for: it would draw nothing that is whole.
+
+    Raises StageError where an area is more than 4.2 times the base's, or less than a part of that.
+    """
+    made_for = opened.denoiser.network.config.sample_size
+    for rows in opened.train.groups:
+        height, width = opened.train.read(rows[:1]).mean.shape[2:]
+        ratio = height * width / made_for**2
+        if not 1 / MOST_AREA <= ratio <= MOST_AREA:
+            size = opened.train.sizes[rows[0]]
+            side = round((size[0] * size[1] / ratio) ** 0.5)
+            raise StageError(
+                "train",
+                f"pictures of {size[0]} x {size[1]} px don't fit a base made for {side} x {side}",
+                "set preprocess.resolution nearer to it, half or twice at most",
+            )
 
 
 def open_learner(opened: Opened) -> Learner:

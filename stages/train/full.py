@@ -8,7 +8,8 @@ import torch
 
 from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
-from stages.train.learner import Opened, Prepared, below
+from stages.train.learner import Opened, below
+from stages.train.loop import Prepared
 from stages.train.texts import Texts
 
 

@@ -17,7 +17,8 @@ from stages.core.files import write_json
 from stages.core.latents import Latents
 from stages.core.weights import save_weights
 from stages.train.full import as_type, replace_part
-from stages.train.learner import Opened, Prepared
+from stages.train.learner import Opened
+from stages.train.loop import Prepared
 from stages.train.params import Word
 
 KIND = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # what files for SDXL and 3 call the encoders
@@ -87,12 +88,11 @@ class Inversion:
             first += word.vectors
         for encoder in self.encoders:
             learned = weights[f"{encoder.name}.vectors"]
-            whole = torch.cat([self.tables[encoder.name].table.weight.detach().to(learned), learned])
-            state = {key: value for key, value in encoder.model.state_dict().items() if "token_embedding" not in key}
-            name = next(key for key in encoder.model.state_dict() if key.endswith("token_embedding.table.weight"))
-            state = {key: as_type(value, whole.dtype) for key, value in state.items()}
-            state[name.replace(".table.weight", ".weight")] = whole
-            replace_part(out / encoder.name, "model.safetensors", state, about)
+            stored = self.opened.denoiser.family.load_encoder(self.opened.base, encoder.name)
+            state = {key: as_type(value, learned.dtype) for key, value in stored.state_dict().items()}
+            name = next(key for key in state if key.endswith("token_embedding.weight"))
+            whole = torch.cat([state[name], learned])
+            replace_part(out / encoder.name, "model.safetensors", state | {name: whole}, about)
             config = json.loads((out / encoder.name / "config.json").read_text(encoding="utf-8"))
             write_json(out / encoder.name / "config.json", config | {"vocab_size": len(whole)})
             encoder.tokenizer.save_pretrained(out / tokenizer_of(encoder.name))

@@ -10,10 +10,9 @@ import torch
 from stages.core.families.family import Encoder, open_encoders
 from stages.core.latents import Latents
 from stages.core.objective import Denoiser, Further, open_denoiser
+from stages.train.loop import Prepared
 from stages.train.params import TrainParams
 from stages.train.texts import Texts
-
-Prepared = dict[str, torch.Tensor]  # a batch: what `losses` needs, first dimension B each
 
 
 @dataclass

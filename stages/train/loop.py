@@ -24,7 +24,7 @@ from stages.train.rates import learning_rate
 from stages.train.record import Record
 from stages.train.state import State
 
-Prepared = dict[str, torch.Tensor]
+Prepared = dict[str, torch.Tensor]  # a batch: what losses are worked out from, first dimension B each
 
 
 class Objective(Protocol):
@@ -105,7 +105,8 @@ def run_loop(
             optimizer.load_state_dict(saved)
         print(f"going on after step {state.step}")
     else:
-        state.average = {name: weight.detach().clone() for name, weight in weights.items()}
+        if params.ema_decay:
+            state.average = {name: weight.detach().clone() for name, weight in weights.items()}
         state.micro = params.batch_size // accelerator.num_processes
     step, *optimizers = accelerator.prepare(Step(objective), *optimizers)
     state.average = {name: weight.to(accelerator.device) for name, weight in state.average.items()}
@@ -113,7 +114,7 @@ def run_loop(
         accelerator.scaler.load_state_dict(state.scaler)
 
     if not state.step:
-        look(params, objective, record, weights)
+        look(params, objective, record, weights, accelerator)
     with training_bar(params, state.step, accelerator) as advance, hold_signals() as stop:
         for batches in ahead(prepared_steps(params, objective, state.step, accelerator)):
             objective.model.train()
@@ -126,10 +127,11 @@ def run_loop(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            average_weights(params, state.average, weights, state.step)
+            if params.ema_decay:
+                average_weights(params, state.average, weights, state.step)
             state.step += 1
             record.step(taken.levels, taken.losses, taken.norm, learning_rate(params, state.step - 1))
-            look(params, objective, record, weights)
+            look(params, objective, record, weights, accelerator)
             if state.step % params.checkpoint_every == 0 or taken.stop:
                 state.weights = {name: weight.detach() for name, weight in weights.items()}
                 state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
@@ -147,8 +149,12 @@ def run_loop(
 
 def place(params: TrainParams, objective: Objective, device: torch.device) -> None:
     """Bring every module to the device, in the memory format that convolutions like, and have it do as params say."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(params.precision)
     for used in (objective.model, *objective.frozen):
         used.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
+        for weight in used.parameters():
+            if half and device.type == "cuda" and not weight.requires_grad:
+                weight.data = weight.data.to(half)  # it is only read, and in that type
     for learned, _ in objective.rates:
         module: Any = learned
         if params.gradient_checkpointing and hasattr(module, "enable_gradient_checkpointing"):
@@ -271,7 +277,13 @@ def kept_weights(
     return average if params.ema_decay else {name: weight.detach() for name, weight in weights.items()}
 
 
-def look(params: TrainParams, objective: Objective, record: Record, weights: dict[str, torch.nn.Parameter]) -> None:
+def look(
+    params: TrainParams,
+    objective: Objective,
+    record: Record,
+    weights: dict[str, torch.nn.Parameter],
+    accelerator: Accelerator,
+) -> None:
     """Where it is time, validate and draw a preview with the weights that would be kept, and log both.
 
     Both are due at the start, at the end and every so many steps.
@@ -283,7 +295,7 @@ def look(params: TrainParams, objective: Objective, record: Record, weights: dic
         return
     objective.model.eval()
     kept = kept_weights(params, record.state.average, weights)
-    with swapped(weights, kept):
+    with swapped(weights, kept), accelerator.autocast():
         if validates:
             record.validation(objective.validate(), kept if params.keep == "best" else None)
         if previews and record.shows and (picture := objective.preview()):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraModel
 
 from stages.core.draws import seed_of
@@ -18,7 +18,8 @@ from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
 from stages.train.export import write_kohya
 from stages.train.full import as_type, replace_part
-from stages.train.learner import Opened, Prepared
+from stages.train.learner import Opened
+from stages.train.loop import Prepared
 from stages.train.texts import Texts
 
 ADAPTER = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
@@ -66,6 +67,7 @@ class Lora:
 
         Stored scaled, so that alpha equals the rank, which is what loaders take where a file says nothing of alpha.
         """
+        family = self.opened.denoiser.family
         self.model.load_state_dict(weights, strict=False)
         dtype = next(iter(weights.values())).dtype
         scale = self.opened.params.lora.alpha / self.opened.params.lora.rank
@@ -76,7 +78,13 @@ class Lora:
                 adapter[f"{name}.{key}"] = scaled.detach().to(dtype).cpu()
         (out / "adapter").mkdir()
         save_weights(adapter, out / "adapter" / ADAPTER, about)
-        plain = {name: tuner.merge_and_unload() for name, tuner in self.adapted.items()}
+        plain = {}
+        for name, tuner in self.adapted.items():  # added to the base as it is stored: here it may lie in fewer bits
+            denoises = name == family.denoiser
+            stored = family.load_denoiser(self.opened.base) if denoises else family.load_encoder(self.opened.base, name)
+            fresh = self._adapt(stored, tuner.targeted_module_names)
+            set_peft_model_state_dict(fresh.model, get_peft_model_state_dict(tuner.model))
+            plain[name] = fresh.merge_and_unload()
         modules = [
             f"{name}.{key.removesuffix('.weight')}"
             for name, network in plain.items()
@@ -87,5 +95,4 @@ class Lora:
             write_kohya(self.opened.base, adapter, modules, out / "adapter" / "kohya.safetensors", about)
         for name, network in plain.items():
             whole = {key: as_type(value, dtype) for key, value in network.state_dict().items()}
-            denoises = name == self.opened.denoiser.family.denoiser
-            replace_part(out / name, WEIGHTS if denoises else "model.safetensors", whole, about)
+            replace_part(out / name, WEIGHTS if name == family.denoiser else "model.safetensors", whole, about)

@@ -1,7 +1,6 @@
 """What moves the weights: the optimiser of `train.optimizer`, with a learning rate for each part of the model."""
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from stages.train.params import TrainParams
 Part = torch.nn.Module | Sequence[torch.nn.Parameter]
 
 LEAST = 16  # channels in and out from which on a weight is a matrix; first and last layers have fewer
-OPTIONAL = {"adamw_8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt"}
 
 
 def make_optimizers(params: TrainParams, trained: torch.nn.Module | Sequence[tuple[Part, float]]) -> list[Optimizer]:
@@ -26,9 +24,9 @@ def make_optimizers(params: TrainParams, trained: torch.nn.Module | Sequence[tup
     `group["lr"] = learning_rate(params, step) * group["factor"]`. Muon must be told of embeddings, which are no
     matrices to it: where there are some, hand over modules instead of lists of weights.
 
-    Raises StageError where the optimiser isn't installed (see `require_optimizer`), or can't have several rates.
+    Raises StageError where the optimiser isn't installed (see `TrainParams.verify`), or can't have several rates.
     """
-    require_optimizer(params)
+    params.verify()
     parts = [(trained, 1.0)] if isinstance(trained, torch.nn.Module) else trained
     if params.optimizer == "prodigy" and len({factor for _, factor in parts}) > 1:
         raise StageError(
@@ -47,15 +45,6 @@ def make_optimizers(params: TrainParams, trained: torch.nn.Module | Sequence[tup
     if matrices:
         optimizers.append(Muon(matrices, params.learning_rate))
     return optimizers
-
-
-def require_optimizer(params: TrainParams) -> None:
-    """Raises StageError if a library that the optimiser needs isn't installed."""
-    name = OPTIONAL.get(params.optimizer)
-    if name and not find_spec(name.replace("-", "_")):
-        raise StageError(
-            "params.yaml", f"train.optimizer is {params.optimizer}, but {name} isn't installed", f"pip install {name}"
-        )
 
 
 def make_optimizer(params: TrainParams, groups: list[dict[str, Any]]) -> Optimizer:

@@ -1,10 +1,14 @@
 """train: how the denoiser learns."""
 
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from stages.core.errors import StageError
 from stages.core.params import Section
+
+OPTIONAL = {"adamw_8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt"}
 
 
 class Diffusion(Section):
@@ -212,3 +216,9 @@ class TrainParams(Section):
         if precision == "fp16" and info.data.get("optimizer") == "muon":
             raise ValueError("muon takes precision bf16 or no: two optimizers can't share fp16's scaled gradients")
         return precision
+
+    def verify(self) -> None:
+        """Raises StageError if a library that the optimiser needs isn't installed."""
+        name = OPTIONAL.get(self.optimizer)
+        if name and not find_spec(name.replace("-", "_")):
+            raise StageError("train.optimizer", f"is {self.optimizer}: {name} isn't installed", f"pip install {name}")

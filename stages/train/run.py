@@ -22,7 +22,6 @@ from stages.train.clip import open_clip
 from stages.train.diffusion import open_diffusion
 from stages.train.launch import launch, open_accelerator
 from stages.train.loop import Objective, run_loop
-from stages.train.optimizers import require_optimizer
 from stages.train.params import TrainParams
 from stages.train.record import Record
 from stages.train.state import State, fingerprint, load_state, state_folder
@@ -30,7 +29,7 @@ from stages.train.state import State, fingerprint, load_state, state_folder
 
 def main(params: TrainParams, compute: Path, latents: Path, processed: Path, base: Path, out: Path, live: Path) -> None:
     """Train, then write the base with what was learned."""
-    require_optimizer(params)
+    params.verify()
     if launch(compute):
         return
     torch.use_deterministic_algorithms(True)

@@ -84,6 +84,6 @@ def load_state(folder: Path) -> State | None:
     if not path.exists():
         return None
     try:
-        return State(**torch.load(path, weights_only=True))
+        return State(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, OSError, TypeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError):
         raise StageError(str(path), "is damaged", "delete it to train from the start") from None

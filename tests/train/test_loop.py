@@ -1,11 +1,14 @@
 """The loop's parts: order, captions, rates, averages, noise."""
 
+import errno
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from stages.core.models import Scale
 from stages.core.objective import Denoiser
 from stages.core.process import Diffusion
 from stages.train.captions import choose_caption
+from stages.train.loop import Taken, backward, refuse_broken
 from stages.train.order import row_of
 from stages.train.params import TrainParams
 from stages.train.state import State, fingerprint, load_state, save_state
@@ -91,3 +95,68 @@ def test_what_a_training_is_made_of() -> None:
     assert same == fingerprint(TrainParams(), "latents", "base")
     assert same != fingerprint(TrainParams(learning_rate=1e-4), "latents", "base")
     assert same != fingerprint(TrainParams(), "other", "base")
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And power that fails in the middle of writing leaves a part of a file that nobody opens."""
+    save_state(tmp_path, State(3))
+
+    def full(*_: Any) -> None:
+        (tmp_path / "state.partial").write_bytes(b"half of a st")
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "state.partial"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_state(tmp_path, State(4))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    (tmp_path / "state.partial").write_bytes(b"half of a st")
+    back = load_state(tmp_path)
+    assert back is not None
+    assert back.step == 3
+    save_state(tmp_path, State(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_pictures() -> None:
+    batches: list[tuple[list[str], dict[str, torch.Tensor]]] = [(["a/0", "b/0"], {}), (["c/0", "d/0"], {})]
+    losses = [0.5, math.nan, 0.25, math.inf]
+    refuse_broken(7, batches, torch.tensor([0.5, 0.1, 0.25, 0.2]), Taken([0.5, 0.1, 0.25, 0.2], [], 1.0, False))
+    with pytest.raises(StageError, match=r"loss of step 7 is no number \(pictures b/0, d/0\); lower train"):
+        refuse_broken(7, batches, torch.tensor(losses), Taken(losses, [], 1.0, False))
+    with pytest.raises(StageError, match="pictures of another process"):
+        refuse_broken(7, batches, torch.tensor([0.5, 0.1, 0.25, 0.2]), Taken([*losses, 0.1], [], 1.0, False))
+
+
+class Tight(torch.nn.Module):
+    """A model that fits no more than two rows."""
+
+    splits = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+        self.seen: list[int] = []
+
+    def forward(self, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        if len(prepared["x"]) > 2:
+            raise torch.OutOfMemoryError("no more memory")
+        self.seen.append(len(prepared["x"]))
+        return self.weight * prepared["x"]
+
+
+def test_where_memory_runs_out_smaller_parts_give_the_same_gradient(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of seven rows in two batches: the gradient of their mean loss, as if all had fitted."""
+    x = torch.arange(1.0, 8.0)
+    batches = [(list("abcd"), {"x": x[:4]}), (list("efg"), {"x": x[4:]})]
+    state, step = State(micro=7), Tight()
+    losses = backward(TrainParams(), step, batches, state, Accelerator())
+    assert step.seen == [2, 2, 2, 1]
+    assert state.micro == 2
+    assert torch.equal(losses, 2 * x)
+    assert step.weight.grad is not None
+    assert step.weight.grad.item() == pytest.approx(4.0)  # the mean of 1 to 7
+    assert "2 pictures at once from here on" in capsys.readouterr().out
+    step.splits = False
+    with pytest.raises(StageError, match=r"memory runs out at 4 pictures at once; lower train\.batch_size"):
+        backward(TrainParams(), step, batches, State(micro=4), Accelerator())

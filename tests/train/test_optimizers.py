@@ -173,8 +173,8 @@ def test_matrices_and_the_rest() -> None:
     ("name", "wanted"), [("adamw_8bit", "bitsandbytes"), ("lion", "lion-pytorch"), ("prodigy", "prodigyopt")]
 )
 def test_what_is_not_installed_is_said(name: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.train.optimizers.find_spec", lambda _: None)
-    said = f"train.optimizer is {name}, but {wanted} isn't installed; pip install {wanted}"
+    monkeypatch.setattr("stages.train.params.find_spec", lambda _: None)
+    said = f"train.optimizer: is {name}: {wanted} isn't installed; pip install {wanted}"
     with pytest.raises(StageError, match=said):
         make_optimizers(knobs(name), Small())
 
