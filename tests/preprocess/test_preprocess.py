@@ -18,7 +18,7 @@ from stages.core.pairs import RAW, Pair, ShardWriter, shards_below, write_table
 from stages.core.params import parse_section
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.run import main
-from stages.preprocess.transform import Crop, fit_frame
+from stages.preprocess.transform import Crop, Upright, fit_frame
 from tests.pictures import drawing, encoded, rotated_by_exif, sixteen_bit, with_profile
 
 
@@ -27,7 +27,7 @@ def params(**values: object) -> PreprocessParams:
 
 
 def fit(image: Image.Image, **values: object) -> tuple[Image.Image, Crop] | None:
-    return fit_frame(params(**values), image, image.size, (32, 32))
+    return fit_frame(params(**values), Upright.whole(image), (32, 32))
 
 
 def test_a_picture_of_the_right_size_is_left_alone() -> None:
@@ -86,7 +86,7 @@ def make(folder: Path, pictures: list[bytes], kept: list[int], validation: tuple
 
 def preprocess(folder: Path, out: str = "out", **values: object) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Run the stage on what `make` made: its rows and its figures."""
-    main(params(**values), folder / "raw", folder / "clean", folder / out, folder / "m.json")
+    main(params(**values), *(folder / name for name in ("raw", "clean", "conditions", out, "m.json")))
     tables = [pq.read_table(path).to_pandas() for path in shards_below(folder / out)]
     return pd.concat(tables, ignore_index=True), json.loads((folder / "m.json").read_text())
 
@@ -168,7 +168,7 @@ def test_orientation_comes_before_size_also_where_a_jpeg_is_reduced(in_folder: P
     assert (row["original_width"], row["original_height"]) == ((400, 600) if lies else (600, 400))
     assert (row["width"], row["height"]) == ((24, 40) if lies else (40, 24))
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(stored, "JPEG", exif=exif, quality=95))))
-    wanted = fit_frame(params(), upright, upright.size, (row["width"], row["height"]))
+    wanted = fit_frame(params(), Upright.whole(upright), (row["width"], row["height"]))
     assert wanted is not None
     assert np.abs(np.asarray(opened(row), int) - np.asarray(wanted[0], int)).mean() < 3
 
