@@ -54,8 +54,9 @@ def decode(
 
     side: px; where the shorter side is longer, `image` is reduced until it is this, and a JPEG is decoded at an
     eighth, quarter or half of its size first, which takes a third of the time.
-    least: px; a JPEG is so decoded as long as both sides stay at least this, and nothing else is reduced. `image` is
-    of mode YCbCr (JFIF 1.02, section 7) where the JPEG is and has no profile: who resamples rounds once, afterwards.
+    least: px; a JPEG is so decoded as long as both sides stay at least this, and nothing else is reduced. What was so
+    reduced is of mode YCbCr (JFIF 1.02, section 7) where the JPEG is and has no profile: rounding it to RGB before it
+    is resized would cost more than the reduced decoding does.
     Nothing in the bytes can raise: pictures come from strangers.
     """
     picture = _decode(data, background, most_pixels, side, least, kept=least is not None)
@@ -83,7 +84,8 @@ def _decode(
             name, mode, (width, height) = stored.format or "", stored.mode, stored.size
             if width * height > most_pixels:
                 return Picture("bomb", None, width, height, name, mode)
-            kept, drafted = kept and _is_ycbcr(stored), None
+            kept = kept and least is not None and min(stored.size) >= 2 * least and _is_ycbcr(stored)
+            drafted = None
             if smallest := side or least:
                 drafted = stored.draft("YCbCr" if kept else None, (smallest, smallest))
             stored.load()

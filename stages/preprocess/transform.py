@@ -10,8 +10,6 @@ from stages.core.pictures import Box, Colour, decode, whole
 from stages.preprocess.buckets import Size, bucket_table
 from stages.preprocess.params import PreprocessParams
 
-SPARE = 2.5  # beyond twice, what a JPEG loses by its reduced decoding shows (docs/log.md)
-
 
 @dataclass(frozen=True)
 class Upright:
@@ -46,12 +44,12 @@ def frames(params: PreprocessParams) -> list[Size]:
 
 
 def least_side(table: list[Size], zoom: float = 1.0) -> int:
-    """How far a JPEG may be reduced while it is decoded, px of its shorter side: to SPARE times what is made of it.
+    """How far a JPEG may be reduced while it is decoded, px of its shorter side: to twice what is made of it.
 
     A picture that fills a bucket has at most the bucket's area over the share that is seen. The square is in the
     table, so that share is at least 1 over the picture's aspect: the shorter side never exceeds the root of the area.
     """
-    return ceil(SPARE * sqrt(max(width * height for width, height in table)) * zoom)
+    return 2 * ceil(sqrt(max(width * height for width, height in table)) * zoom)
 
 
 def open_picture(params: PreprocessParams, data: bytes, least: int) -> Upright | None:
@@ -79,9 +77,9 @@ def fit_frame(params: PreprocessParams, upright: Upright, frame: Size) -> tuple[
 
 
 def resample(upright: Upright, size: Size, seen: tuple[int, int, int, int]) -> Image.Image:
-    """What is `seen` of the picture resized to `size` by Lanczos, RGB; nothing is rounded before the end.
+    """What is `seen` of the picture resized to `size` by Lanczos, RGB.
 
-    A plane at a time goes through Pillow's resampling in floats; then YCbCr becomes RGB (JFIF 1.02, section 7).
+    YCbCr goes through Pillow's resampling in floats, a plane at a time, and is rounded once, when it has become RGB.
     """
     left, top, right, bottom = upright.box
     across, down = (right - left) / size[0], (bottom - top) / size[1]
@@ -92,11 +90,11 @@ def resample(upright: Upright, size: Size, seen: tuple[int, int, int, int]) -> I
         min(top + seen[3] * down, upright.image.height),
     )
     frame = (seen[2] - seen[0], seen[3] - seen[1])
-    planes = [
-        np.asarray(upright.image.getchannel(channel).convert("F").resize(frame, Image.Resampling.LANCZOS, box))
-        for channel in upright.image.getbands()
-    ]
-    if upright.image.mode == "YCbCr":
-        luma, blue, red = planes[0], planes[1] - 128, planes[2] - 128
-        planes = [luma + 1.402 * red, luma - 0.344136286 * blue - 0.714136286 * red, luma + 1.772 * blue]
-    return Image.fromarray(np.rint(np.stack(planes, axis=2).clip(0, 255)).astype(np.uint8))
+    if upright.image.mode == "RGB":
+        return upright.image.resize(frame, Image.Resampling.LANCZOS, box)
+    luma, blue, red = (
+        np.asarray(plane.convert("F").resize(frame, Image.Resampling.LANCZOS, box)) for plane in upright.image.split()
+    )
+    blue, red = blue - 128, red - 128
+    colours = [luma + 1.402 * red, luma - 0.344136286 * blue - 0.714136286 * red, luma + 1.772 * blue]
+    return Image.fromarray(np.rint(np.stack(colours, axis=2).clip(0, 255)).astype(np.uint8))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from stages.preprocess.buckets import AREA, bucket_table, kept_share, nearest_bucket
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.transform import SPARE, frames, least_side
+from stages.preprocess.transform import frames, least_side
 
 TABLE = bucket_table(512, 64, 4.0)
 EDGE = st.integers(64, 8000)
@@ -39,10 +39,10 @@ def test_no_bucket_shows_more_and_buckets_are_their_own(width: int, height: int)
 
 
 @given(EDGE, EDGE, st.sampled_from(["center_crop", "bucket"]))
-def test_no_jpeg_is_reduced_below_what_it_needs(width: int, height: int, fit: str) -> None:
-    """The decoder leaves SPARE times the shorter side after resizing."""
+def test_no_jpeg_is_reduced_below_twice_what_is_made_of_it(width: int, height: int, fit: str) -> None:
+    """The shorter side after resizing is at most half of what the decoder may reduce it to."""
     table = frames(PreprocessParams.model_validate({"fit": fit}))
     across, down = nearest_bucket(table, (width, height))
     shorter = min(width, height) * max(across / width, down / height)
-    assert SPARE * shorter <= least_side(table) + 1e-6
-    assert least_side(frames(PreprocessParams())) == SPARE * 512
+    assert 2 * shorter <= least_side(table) + 1e-6
+    assert least_side(frames(PreprocessParams())) == 1024
