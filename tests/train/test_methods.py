@@ -1,5 +1,6 @@
 """Every method on every family: it runs, goes on after a kill with the same bytes, and its result opens elsewhere."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, DDIMScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -289,3 +290,46 @@ def test_misfits_are_refused_before_work(enter: Any, projects: dict[str, Path], 
     shutil.copytree(projects["tiny-sdxl"] / "latents", other)
     with pytest.raises(StageError, match="don't fit Stable Diffusion 1 or 2"):
         train(params_of("full"), COMPUTE, other, tmp_path, projects["tiny"] / "base", tmp_path / "o", tmp_path / "l")
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("epsilon", False), ("v_prediction", False), ("v_prediction", True)])
+def test_prediction_types_and_noise_that_ends_in_noise(
+    kind: str, zero: bool, projects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lowers its own loss; a schedule that was changed to end in noise alone is saved so (arXiv 2305.08891)."""
+    project = projects["tiny"]
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    base = tmp_path / "base"
+    shutil.copytree(project / "base", base)
+    schedule = base / "scheduler" / "scheduler_config.json"
+    schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "prediction_type": kind}))
+    params = params_of("full", steps=30, learning_rate=3e-3, objective={"zero_terminal_snr": zero}, preview_every=0)
+    paths = project / "latents", project / "processed", base, tmp_path / "out", tmp_path / "live"
+    train(params, COMPUTE, *paths)
+    lines = (tmp_path / "live/plots/metrics/train/loss.tsv").read_text().splitlines()[1:]
+    losses = [float(line.split("\t")[1]) for line in lines]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    pipeline = load_pipeline(tmp_path / "out")
+    assert pipeline.scheduler.config.prediction_type == kind
+    assert bool(pipeline.scheduler.config.get("rescale_betas_zero_snr")) == zero
+    if zero:
+        assert pipeline.scheduler.config.timestep_spacing == "trailing"
+        assert float(DDIMScheduler.from_config(pipeline.scheduler.config).alphas_cumprod[-1]) < 1e-6
+    elif kind == "epsilon":
+        with pytest.raises(StageError, match="zero_terminal_snr doesn't fit a base that predicts epsilon"):
+            train(params_of("full", objective={"zero_terminal_snr": True}), COMPUTE, *paths)
+
+
+def test_pictures_far_from_the_bases_size_are_refused(
+    projects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = projects["tiny"]
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    base = tmp_path / "base"
+    shutil.copytree(project / "base", base)
+    config = base / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 64}))
+    with pytest.raises(StageError, match="pictures of 32 x 32 px don't fit a base made for 512 x 512"):
+        train(
+            params_of("full"), COMPUTE, project / "latents", project / "processed", base, tmp_path / "o", tmp_path / "l"
+        )
