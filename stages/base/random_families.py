@@ -25,14 +25,15 @@ from transformers import (
 
 from stages.base.random_model import SIZES, character_tokenizer, random_pipeline, random_vae, text_config
 
-WIDTH = 32
+WIDTHS = (32, 48)  # of the text encoders, which single files tell apart by them
 
 
 def random_sdxl(seed: int) -> StableDiffusionXLPipeline:
-    """Two text encoders of width 32, a UNet that is told six numbers of 8 features each beside the pooled text."""
+    """Two text encoders, a UNet that is told six numbers of 8 features each beside the pooled text."""
     tokenizer = character_tokenizer()
     torch.manual_seed(seed)
-    encoders = [kind(text_config(tokenizer, WIDTH, 2)) for kind in (CLIPTextModel, CLIPTextModelWithProjection)]
+    kinds = (CLIPTextModel, CLIPTextModelWithProjection)
+    encoders = [kind(text_config(tokenizer, width, 2)) for kind, width in zip(kinds, WIDTHS, strict=True)]
     unet = UNet2DConditionModel(
         sample_size=4,
         in_channels=4,
@@ -41,12 +42,12 @@ def random_sdxl(seed: int) -> StableDiffusionXLPipeline:
         down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
         up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
         layers_per_block=1,
-        cross_attention_dim=2 * WIDTH,
+        cross_attention_dim=sum(WIDTHS),
         attention_head_dim=4,
         norm_num_groups=16,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+        projection_class_embeddings_input_dim=6 * 8 + WIDTHS[1],
         use_linear_projection=True,
     )
     scheduler = EulerDiscreteScheduler(
@@ -69,9 +70,9 @@ def random_sd3(seed: int) -> StableDiffusion3Pipeline:
     """Three text encoders, 16 latent channels, a transformer of two blocks."""
     tokenizer, letters = character_tokenizer(), letter_tokenizer()
     torch.manual_seed(seed)
-    encoders = [CLIPTextModelWithProjection(text_config(tokenizer, WIDTH, 2)) for _ in range(2)]
+    encoders = [CLIPTextModelWithProjection(text_config(tokenizer, width, 2)) for width in WIDTHS]
     t5 = T5EncoderModel(
-        T5Config(vocab_size=len(letters), d_model=2 * WIDTH, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+        T5Config(vocab_size=len(letters), d_model=sum(WIDTHS), d_kv=8, d_ff=64, num_layers=1, num_heads=4)
     )
     transformer = SD3Transformer2DModel(
         sample_size=4,
@@ -81,9 +82,9 @@ def random_sd3(seed: int) -> StableDiffusion3Pipeline:
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=4,
-        joint_attention_dim=2 * WIDTH,
+        joint_attention_dim=sum(WIDTHS),
         caption_projection_dim=32,
-        pooled_projection_dim=2 * WIDTH,
+        pooled_projection_dim=sum(WIDTHS),
         pos_embed_max_size=16,
     )
     vae = random_vae(replace(SIZES["tiny"], latent_channels=16))

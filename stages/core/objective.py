@@ -3,6 +3,7 @@
 Shapes: B pictures, C latent channels, H x W latent pixels.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from stages.core.models import Scale, load_scale
 from stages.core.noise import normal
 from stages.core.process import Process, load_process
 from stages.core.sizes import by_size
+
+# Further arguments of the denoiser's call, made of what it is called with: noised latents, timesteps, text, frames.
+Further = Callable[[torch.Tensor, torch.Tensor, Text, torch.Tensor], dict[str, Any]]
 
 
 @dataclass
@@ -34,12 +38,18 @@ class Denoiser:
         frames_B6: torch.Tensor,
         noise_BCHW: torch.Tensor,
         timesteps_B: torch.Tensor,
-        **further: Any,
+        further: Further | None = None,
+        perturbed_BCHW: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Its answer and what that should be, (B, C, H, W) float32; latents are scaled; further: for its call."""
-        noised = self.process.noised(latents_BCHW, noise_BCHW, timesteps_B)
+        """Its answer and what that should be, (B, C, H, W) float32.
+
+        Latents are scaled. perturbed_BCHW: noise of the input, where the answer is asked of another.
+        """
+        noise_seen = noise_BCHW if perturbed_BCHW is None else perturbed_BCHW
+        noised = self.process.noised(latents_BCHW, noise_seen, timesteps_B)
         noised = noised.contiguous(memory_format=torch.channels_last)
-        answer = self.family.answer(self.network, noised, timesteps_B, text, frames_B6, **further)
+        more = further(noised, timesteps_B, text, frames_B6) if further else {}
+        answer = self.family.answer(self.network, noised, timesteps_B, text, frames_B6, **more)
         return answer.float(), self.process.target(latents_BCHW, noise_BCHW, timesteps_B).float()
 
 
@@ -51,13 +61,21 @@ def open_denoiser(model: Path, **schedule: Any) -> Denoiser:
 
 @torch.no_grad()
 def validation_curve(
-    denoiser: Denoiser, latents: Latents, pictures: int, bins: int, seed: int, batch_size: int = 64
+    denoiser: Denoiser,
+    latents: Latents,
+    pictures: int,
+    bins: int,
+    seed: int,
+    text: Callable[[Sequence[int]], Text] | None = None,
+    further: Callable[[Sequence[int]], Further | None] = lambda _: None,
+    batch_size: int = 64,
 ) -> list[float]:
     """Mean squared error over the same pictures and noise at the middle of each of `bins` equal parts of the levels.
 
     One number over random timesteps hides what a model gains: its spread over
     timesteps is far larger than what training changes (hence fixed ones, apart).
     The first `pictures` by key, their first caption (the empty one where there is none); a batch is of one size.
+    text: of captions by number, on the device, if not the stored ones. further: of rows.
     """
     network = denoiser.network
     device = next(network.parameters()).device
@@ -75,10 +93,11 @@ def validation_curve(
             levels = torch.full((len(rows),), (part + 0.5) / bins)
             answer, target = denoiser.ask(
                 denoiser.scale.apply(batch.mean).to(device),
-                latents.text([captions[0] if captions else 0 for captions in batch.captions]).to(device),
+                (text or latents.text)([captions[0] if captions else 0 for captions in batch.captions]).to(device),
                 batch.frames.to(device),
                 noise.to(device),
                 denoiser.process.timesteps(levels).to(device),
+                further(rows),
             )
             total += float((answer - target).square().mean(dim=(1, 2, 3)).cpu().double().sum())
         curve.append(total / len(sizes))

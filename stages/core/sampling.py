@@ -52,12 +52,17 @@ def draw(
     negative: str,
     side: int,
     batch_size: int,
+    conditions: list[Image.Image] | None = None,
 ) -> list[Image.Image]:
-    """One picture of side x side px for each drawing, in order. Batches save time and change nothing else."""
+    """One picture of side x side px for each drawing, in order. Batches save time and change nothing else.
+
+    conditions: what a ControlNet's pipeline follows, one a drawing.
+    """
     pictures: list[Image.Image] = []
     pipeline.set_progress_bar_config(disable=True)
     for start in range(0, len(drawings), batch_size):
         batch = drawings[start : start + batch_size]
+        followed = {"image": conditions[start : start + batch_size]} if conditions else {}
         pictures += pipeline(
             [drawing.prompt for drawing in batch],
             negative_prompt=[negative] * len(batch) if negative else None,
@@ -65,6 +70,7 @@ def draw(
             guidance_scale=guidance,
             height=side,
             width=side,
+            **followed,
             generator=[torch.Generator("cpu").manual_seed(drawing.seed) for drawing in batch],
         ).images
     return pictures

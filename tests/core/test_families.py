@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def embeddings_of(pipeline: Any, prompts: list[str]) -> Any:
-    others = {"prompt_2": None, "prompt_3": None} if hasattr(pipeline, "tokenizer_3") else {}
+    others: dict[str, Any] = {"prompt_2": None, "prompt_3": None} if hasattr(pipeline, "tokenizer_3") else {}
     if not others:
         others = {"device": "cpu", "num_images_per_prompt": 1}
     return pipeline.encode_prompt(prompt=prompts, do_classifier_free_guidance=False, **others)

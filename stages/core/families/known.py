@@ -28,6 +28,12 @@ def family_of(model: Path) -> Family:
     return FAMILIES[kind]
 
 
+def empty_is_zero(model: Path) -> bool:
+    """Whether the empty caption is zeros, as Stable Diffusion XL's guidance has it, instead of its embedding."""
+    index = json.loads((model / "model_index.json").read_text(encoding="utf-8"))
+    return bool(index.get("force_zeros_for_empty_prompt"))
+
+
 def load_pipeline(model: Path) -> Any:
     """Everything at once, to draw pictures with. No safety checker is part of it."""
     logging.disable_progress_bar()
