@@ -136,7 +136,7 @@ class Boomerang:
         return to_bytes(batch.names, {"mean": mean_BChw[: len(bits)], "bits": torch.tensor(bits)})
 
     def _hash(self, mean_Chw: torch.Tensor) -> imagehash.ImageHash:
-        """Of what latents look like; a picture by itself takes less memory than a batch of them did to encode."""
+        """Of what latents look like; one by one, since decoding takes more memory than encoding."""
         vae = self.posteriors.vae
         (image,) = to_images(vae.decode(mean_Chw[None].float().to(vae.device)).sample)
         return imagehash.phash(image)
