@@ -25,6 +25,7 @@ def main(sources: Path, imported: Path, out: Path) -> None:
     sections["score"].classifier_places(imported)
     if sections["score"].clip:
         sections["score"].clip_place(imported, imported)
+    sections["merge"].verify(imported)
     for source in sections["collect"].sources:
         source.verify(sources)
     write_json(out, {"params": "valid"})
