@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from stages.core.errors import StageError
 from stages.core.original_names import Family, link_names
+from stages.merge.models import AVERAGED
 from stages.merge.params import Recipe
 
 BASE = "BASE"
@@ -22,7 +23,10 @@ def blocks_of(family: Family, names: Iterable[str]) -> dict[str, str]:
     last = max(
         (int(match[1]) for key in keys.values() if (match := re.search(r"\.output_blocks\.(\d+)\.", key))), default=0
     )
-    return {name: _block(keys.get(name, ""), last) if name.startswith("unet.") else BASE for name in given}
+    blocks = {name: _block(keys.get(name, ""), last) if name.startswith("unet.") else BASE for name in given}
+    # Averaged weights are named by the same keys without dots, and belong to the same blocks.
+    averaged = {f"{AVERAGED}{key.removeprefix('model.').replace('.', '')}": blocks[name] for name, key in keys.items()}
+    return {name: averaged.get(name, block) for name, block in blocks.items()}
 
 
 def _block(key: str, last: int) -> str:
@@ -65,3 +69,7 @@ def ratios(where: str, recipe: Recipe, blocks: dict[str, str]) -> dict[str, floa
             raise StageError(where, f"the model has no block {name}", f"it has {', '.join(known)} and BASE")
     parts = {str(part): ratio for part, ratio in recipe.components.items()}
     return {name: given.get(block, parts.get(name.partition(".")[0], recipe.share)) for name, block in blocks.items()}
+
+
+def _part(name: str) -> str:
+    return "unet" if name.startswith(AVERAGED) else name.partition(".")[0]

@@ -19,6 +19,7 @@ CLASSES = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
 }
+AVERAGED = "model_ema."  # the UNet's weights once more, averaged over training: in single files only
 NOT_MERGED = {"safety_checker", "feature_extractor", "image_encoder"}
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 
@@ -104,6 +105,8 @@ def _open_file(label: str, path: Path) -> Model:
     header = read_header(path)
     family = family_of_keys(header.tensors)
     links, rest = link_keys(family, header.tensors)
+    averaged = [key for key in rest if key.startswith(AVERAGED)]
+    links += [Link(key, (key,)) for key in averaged]
     tensors = {name: place for link in links for name, place in _places(link, header).items()}
     said = PREDICTIONS.get(header.metadata.get("modelspec.prediction_type", ""))
     if "v_pred" in header.tensors:  # a key that holds nothing but this
@@ -118,7 +121,7 @@ def _open_file(label: str, path: Path) -> Model:
         said,
         None,
         links,
-        {key: header.tensors[key] for key in rest},
+        {key: header.tensors[key] for key in rest if not key.startswith(AVERAGED)},
     )
 
 

@@ -79,7 +79,7 @@ def _rest(model: Model) -> dict[str, int]:
     counts: dict[str, int] = {}
     for key in model.rest:
         start = key.partition(".")[0]
-        what = {"model_ema": "averaged tensors (model_ema.)"}.get(start, f"tensors of {start} that no folder has")
+        what = f"tensors of {start} that no folder has"
         counts[what] = counts.get(what, 0) + 1
     return counts
 

@@ -10,7 +10,7 @@ from stages.core.files import file_digest
 from stages.merge.graph import Node, first_place, leaves, lora_key, plant
 from stages.merge.headers import Files
 from stages.merge.loras import Loras, open_lora
-from stages.merge.models import Model, known_family, open_model
+from stages.merge.models import AVERAGED, Model, known_family, open_model
 from stages.merge.params import TAKES, Recipe
 from stages.merge.pickles import rewritten
 from stages.merge.preflight import check_fit
@@ -120,7 +120,7 @@ def _check_skeleton(where: str, first: Model, skeleton: Model) -> None:
             "set base.model to a model of its kind: its configurations are needed",
         )
     for name, place in first.tensors.items():
-        known = skeleton.tensors.get(name)
+        known = place if name.startswith(AVERAGED) else skeleton.tensors.get(name)
         if (known is None and not name.endswith("position_ids")) or (known and known.shape != place.shape):
             raise StageError(
                 where,

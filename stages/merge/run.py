@@ -8,7 +8,6 @@ out   models/merged/<recipe>  a diffusers folder; what no recipe touches is the 
 
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from stages.core.stage import run_stage
 from stages.merge.adapters import write_adapter
 from stages.merge.blocks import blocks_of
 from stages.merge.diagnostics import Meter
-from stages.merge.graph import Adapted, Leaf
-from stages.merge.models import WEIGHTS, known_family, open_model, weight_files
+from stages.merge.graph import Adapted
+from stages.merge.models import WEIGHTS, known_family, weight_files
 from stages.merge.params import MergeParams
 from stages.merge.prepare import LORA_FILE, Prepared, Roots, digests, prepared
 from stages.merge.record import Digests, metadata_of, no_digests, record
@@ -52,12 +51,14 @@ def write_model(ready: Prepared, folder: Path, hashing: Future[Digests]) -> dict
     if isinstance(node, Adapted):
         node = write_adapter(folder / LORA_FILE, node, first, ready.files, metadata)
     meter = Meter(ready.node)
-    for part in sorted(first.parts):
+    for part in sorted(first.parts & ready.skeleton.parts):
         path = folder / part / f"{WEIGHTS[part not in DENOISERS_AND_VAE]}.safetensors"
         targets = folder_targets(part, first, ready.skeleton, ready.recipe.dtype)
         write_tensors(path, targets, metadata, ready.files, node, meter)
     if ready.recipe.single_file:
-        write_single(folder, ready, metadata)
+        write_tensors(
+            folder / SINGLE_FILE, single_targets(first, ready.recipe.dtype), metadata, ready.files, node, meter=None
+        )
     found = hashing.result()
     for path in written_files(folder, first.parts):
         rewrite_metadata(path, metadata_of(ready, found))
@@ -71,14 +72,6 @@ def written_files(folder: Path, parts: set[str]) -> list[Path]:
     """The merged weights below a folder."""
     single = [path for path in (folder / SINGLE_FILE, folder / LORA_FILE) if path.is_file()]
     return single + [path for part in sorted(parts) for path in weight_files(folder / part)]
-
-
-def write_single(folder: Path, ready: Prepared, metadata: dict[str, str]) -> None:
-    """The merged folder's tensors as one file with original keys."""
-    merged = open_model(folder.name, folder)
-    merged = replace(merged, links=ready.first.links, rest=ready.first.rest)
-    ready.files.open(merged.files)
-    write_tensors(folder / SINGLE_FILE, single_targets(merged, ""), metadata, ready.files, Leaf(merged, merged))
 
 
 def copy_rest(source: Path, folder: Path, merged: set[str]) -> None:

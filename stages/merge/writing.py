@@ -42,7 +42,7 @@ def folder_targets(part: str, first: Model, skeleton: Model, dtype: str) -> list
 
 
 def single_targets(model: Model, dtype: str) -> list[Target]:
-    """A single file of the model's tensors; of those that no folder has, all but averaged weights, as they are."""
+    """A single file of the model's tensors; those that no folder has as they are."""
     found = []
     for link in model.links or link_names(known_family(model), model.tensors)[0]:
         places = [model.tensors[name] for name in link.names]
@@ -59,8 +59,7 @@ def single_targets(model: Model, dtype: str) -> list[Target]:
             Target(link.key, target.dtype, shape, link.names, shapes, link.form == "transposed", target.copied)
         )
     for key, place in model.rest.items():
-        if not key.startswith("model_ema."):
-            found.append(Target(key, place.dtype, place.shape, (), (), copied=place))
+        found.append(Target(key, place.dtype, place.shape, (), (), copied=place))
     return found
 
 

@@ -177,7 +177,7 @@ def test_a_baked_vae(kitchen: Kitchen) -> None:
 
 def test_single_files(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways: read like folders, and written so that they hold the same."""
-    extra = {"model_ema.decay": torch.ones(1), "alphas_cumprod": torch.rand(3)}
+    extra = {"alphas_cumprod": torch.rand(3)}
     kitchen.put(A, B)
     save_file(
         {k: t.contiguous() for k, t in (to_original("sd1", B) | extra).items()}, kitchen.imported / "b.safetensors"
@@ -185,7 +185,7 @@ def test_single_files(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> N
     expected = kitchen.cook("folders", ratio=0.3)
     assert_same(kitchen.cook("mixed", b="file:b.safetensors", ratio=0.3), expected)
     said = capsys.readouterr().out
-    assert "file:b.safetensors has 1 averaged tensors (model_ema.), which no merge reads" in said
+    assert "file:b.safetensors has 1 tensors of alphas_cumprod that no folder has, which no merge reads" in said
     assert "file:b.safetensors doesn't say its prediction type" in said
     found = kitchen.cook("file", a="file:b.safetensors", b="trained", ratio=0.5, single_file=True)
     assert_same(found, {**B, IDS: B[IDS]})
@@ -193,6 +193,25 @@ def test_single_files(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> N
     assert single.keys() == to_original("sd1", B).keys() | {"alphas_cumprod"}
     assert all(torch.equal(tensor, single[key]) for key, tensor in to_original("sd1", B).items())
     assert torch.equal(single["alphas_cumprod"], extra["alphas_cumprod"])
+
+
+def test_averaged_weights_go_with_their_blocks(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> None:
+    """model_ema: the UNet's weights once more, by their keys without dots; only in files."""
+    kitchen.put(A, B)
+    for name, tensors in (("a", A), ("b", B)):
+        original = {key: tensor.contiguous() for key, tensor in to_original("sd1", tensors).items()}
+        averaged = {f"model_ema.{k[6:].replace('.', '')}": t + 1 for k, t in original.items() if k.startswith("model.")}
+        save_file(original | averaged, kitchen.imported / f"{name}.safetensors")
+        save_file(original, kitchen.imported / f"{name}-pruned.safetensors")
+    kitchen.cook(a="file:a.safetensors", b="file:b.safetensors", ratio=0.0, blocks={"M00": 1.0}, single_file=True)
+    found = load_file(kitchen.out() / "single_file.safetensors")
+    middle, first = ("diffusion_model.middle_block.0.in_layers.0.weight", "diffusion_model.input_blocks.0.0.weight")
+    for key, tensors in ((middle, B), (first, A)):
+        expected = to_original("sd1", tensors)[f"model.{key}"]
+        assert torch.equal(found[f"model.{key}"], expected)
+        assert torch.equal(found[f"model_ema.{key.replace('.', '')}"], expected + 1)
+    kitchen.cook("pruned", a="file:a.safetensors", b="file:b-pruned.safetensors", ratio=1.0)
+    assert "file:b-pruned.safetensors has no model_ema: file:a.safetensors's stays" in capsys.readouterr().out
 
 
 def test_a_merged_model_is_an_ancestor(kitchen: Kitchen) -> None:
