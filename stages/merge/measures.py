@@ -6,6 +6,7 @@ chunks: called as often as a measure has to look; gives {a, b, c, models}, some 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -74,8 +75,11 @@ def thresholds(chunks: Chunks, density: float) -> list[float]:
     Exact: floats of one sign are ordered as their bits are, so two counts, of the upper and of the lower 16 bits, find
     the number in constant memory. Numbers of equal magnitude stay or go together.
     """
+    first, *others = islice(chunks(), 2)
     if density == 1:
-        return [0.0 for _ in next(chunks())["models"]]
+        return [0.0 for _ in first["models"]]
+    if not others:
+        return [_largest((theta - first["a"]).abs().flatten(), density) for theta in first["models"]]
     upper: list[torch.Tensor] = []
     for chunk in chunks():
         upper = _count(upper, [bits >> 16 for bits in _bits(chunk)])
@@ -89,6 +93,12 @@ def thresholds(chunks: Chunks, density: float) -> list[float]:
     tails = [_from_above(counts, rest)[0] for counts, rest in zip(lower, left, strict=True)]
     bits = torch.tensor([head << 16 | tail for head, tail in zip(heads, tails, strict=True)], dtype=torch.int32)
     return [float(value) for value in bits.view(torch.float32)]
+
+
+def _largest(sizes: torch.Tensor, density: float) -> float:
+    """The same of a tensor that is one chunk."""
+    wanted = max(1, int(density * len(sizes)))
+    return float(sizes.kthvalue(len(sizes) - wanted + 1).values)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
