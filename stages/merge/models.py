@@ -20,6 +20,8 @@ CLASSES = {
     "StableDiffusion3Pipeline": "sd3",
 }
 AVERAGED = "model_ema."  # the UNet's weights once more, averaged over training: in single files only
+VAE = "vae"  # the family of an autoencoder alone: it goes with any
+VAE_KEYS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss.", "model_ema.")
 NOT_MERGED = {"safety_checker", "feature_extractor", "image_encoder"}
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 
@@ -54,8 +56,25 @@ class Model:
 
 
 def open_model(label: str, path: Path) -> Model:
-    """A folder's or a single file's. Raises StageError if it is neither, or broken."""
-    return _open_folder(label, path) if path.is_dir() else _open_file(label, path)
+    """A folder's or a single file's, of a pipeline or of a VAE alone. Raises StageError if it is none, or broken."""
+    if not path.is_dir():
+        return _open_file(label, path)
+    if not (path / "model_index.json").is_file() and (path / "config.json").is_file():
+        return _open_vae(label, path)
+    return _open_folder(label, path)
+
+
+def _open_vae(label: str, folder: Path) -> Model:
+    """As VAEs are shared by themselves: one part without a pipeline around it."""
+    config = _json(folder / "config.json")
+    if config.get("_class_name") != "AutoencoderKL":
+        raise StageError(str(folder), f"is a {config.get('_class_name')}", "use a pipeline or an AutoencoderKL")
+    tensors, metadata = dict[str, Place](), {}
+    for path in weight_files(folder):
+        header = read_header(path)
+        metadata[path.name] = header.metadata
+        tensors |= {current_name(f"vae.{key}"): place for key, place in header.tensors.items()}
+    return Model(label, folder, VAE, tensors, {}, metadata, None, config.get("scaling_factor"), [], {})
 
 
 def _open_folder(label: str, folder: Path) -> Model:
@@ -103,6 +122,8 @@ def weight_files(part: Path) -> list[Path]:
 
 def _open_file(label: str, path: Path) -> Model:
     header = read_header(path)
+    if all(key.startswith(VAE_KEYS) for key in header.tensors):
+        return _open_vae_file(label, path, header)
     family = family_of_keys(header.tensors)
     links, rest = link_keys(family, header.tensors)
     averaged = [key for key in rest if key.startswith(AVERAGED)]
@@ -123,6 +144,15 @@ def _open_file(label: str, path: Path) -> Model:
         links,
         {key: header.tensors[key] for key in rest if not key.startswith(AVERAGED)},
     )
+
+
+def _open_vae_file(label: str, path: Path, header: Header) -> Model:
+    """The VAE's part of a single file, whose keys have lost their prefix."""
+    prefix = PREFIXES["sd1"]["vae"]
+    whole = Header({f"{prefix}{key}": place for key, place in header.tensors.items()}, header.metadata)
+    links, _ = link_keys("sd1", whole.tensors)
+    tensors = {name: place for link in links for name, place in _places(link, whole).items()}
+    return Model(label, path, VAE, tensors, {}, {path.name: header.metadata}, None, None, [], {})
 
 
 def _places(link: Link, header: Header) -> dict[str, Place]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from stages.core.errors import StageError
 from stages.merge.graph import Adapted, Leaf, Node, Task, leaves, value
 from stages.merge.headers import Files, Place, count
-from stages.merge.models import Model
+from stages.merge.models import VAE, Model
 from stages.merge.params import DIFFERENCES
 
 DESCENDS = 0.5  # least cosine between a model and its ancestor; between unrelated ones it is about 0
@@ -37,18 +37,20 @@ def check_fit(where: str, node: Node, files: Files) -> list[str]:
 
 def _check_pair(where: str, first: Model, other: Model) -> list[str]:
     both = f"{first.label} and {other.label}"
-    if other.family != first.family:
+    if other.family not in (first.family, VAE):
         raise StageError(where, f"{both} are {first.family} and {other.family}", "merge models of one family")
     said = []
     parts = first.parts & other.parts
-    for part in sorted(first.parts ^ other.parts):
+    for part in sorted(first.parts ^ other.parts) if other.family != VAE else []:
         owner, stranger = (first, other) if part in first.parts else (other, first)
         said.append(
             f"{stranger.label} has no {part}: {owner.label + chr(39) + 's stays' if owner is first else 'left out'}"
         )
     for name in sorted(first.tensors.keys() ^ other.tensors.keys()):
-        if name.partition(".")[0] in parts and not name.endswith("position_ids"):
-            owner = first if name in first.tensors else other
+        owner = first if name in first.tensors else other
+        if name.partition(".")[0] in parts and name.endswith("position_ids"):
+            said.append(f"{name} is in {owner.label} only: whole numbers are not merged")
+        elif name.partition(".")[0] in parts:
             raise StageError(where, f"{name} is in {owner.label} only of {both}", "merge models of one family")
     for name in sorted(first.tensors.keys() & other.tensors.keys()):
         _check_tensors(where, both, name, first.tensors[name], other.tensors[name])
@@ -58,7 +60,7 @@ def _check_pair(where: str, first: Model, other: Model) -> list[str]:
     ):
         if ours is not None and theirs is not None and ours != theirs:
             raise StageError(where, f"{both} have the {what} {ours} and {theirs}", "they can't be blended")
-    if other.prediction is None:
+    if other.prediction is None and other.family != VAE:
         said.append(f"{other.label} doesn't say its prediction type: taken for {first.prediction or 'that of all'}")
     return said
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.core.errors import StageError
 from stages.core.files import file_digest
+from stages.core.original_names import PREFIXES, link_names
 from stages.merge.graph import Node, first_place, leaves, lora_key, plant
 from stages.merge.headers import Files
 from stages.merge.loras import Loras, open_lora
@@ -68,7 +69,9 @@ def prepared(where: str, recipe: Recipe, roots: Roots) -> Iterator[Prepared]:
         inputs[place] = {
             file.relative_to(path if path.is_dir() else path.parent).as_posix(): file for file in model.files
         }
-    first = models[first_place(recipe)]
+    first = _with_vae(recipe, models)
+    if recipe.single_file:
+        known_family(first)
     loras = {}
     for inner in _lora_recipes(recipe):
         loras[lora_key(inner)] = opened = _open_loras(inner, first, roots)
@@ -81,6 +84,18 @@ def prepared(where: str, recipe: Recipe, roots: Roots) -> Iterator[Prepared]:
         skeleton = first if first.path.is_dir() else open_model("base", roots.base)
         _check_skeleton(where, first, skeleton)
         yield Prepared(recipe, node, first, skeleton, models, loras, files, inputs, said)
+
+
+def _with_vae(recipe: Recipe, models: dict[str, Model]) -> Model:
+    """The first model; if it comes without a VAE and the recipe bakes one in, with the places of that one."""
+    place = first_place(recipe)
+    first, vae = models[place], recipe.vae
+    if vae is not None and "vae" not in first.parts and first.family in PREFIXES:
+        baked = models[first_place(vae) if isinstance(vae, Recipe) else vae].tensors
+        tensors = {name: where for name, where in baked.items() if name.startswith("vae.")}
+        links = link_names(known_family(first), tensors)[0] if first.links else []
+        models[place] = replace(first, tensors={**first.tensors, **tensors}, links=[*first.links, *links])
+    return models[place]
 
 
 def _model_places(recipe: Recipe) -> Iterator[tuple[str, bool]]:

@@ -11,7 +11,12 @@ from safetensors.torch import load_file, save_file
 from stages.merge.params import MergeParams
 from stages.merge.run import main
 
-FILES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+FILES = {
+    "unet": "diffusion_pytorch_model",
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -52,7 +57,8 @@ def near(tensors: Tensors, seed: int, by: float = 0.1) -> dict[str, torch.Tensor
 def folder(path: Path, tensors: Tensors, prediction: str = "epsilon", scaling: float = 0.18215, act: str = "") -> Path:
     """A diffusers folder of these tensors."""
     parts = sorted({name.partition(".")[0] for name in tensors})
-    index = {"_class_name": "StableDiffusionPipeline"} | {part: ["library", "Class"] for part in parts}
+    kind = "StableDiffusion3Pipeline" if "transformer" in parts else "StableDiffusionPipeline"
+    index = {"_class_name": kind, **{part: ["library", "Class"] for part in parts}}
     for part in {*parts, "scheduler", "vae", "text_encoder"}:
         (path / part).mkdir(parents=True)
     (path / "model_index.json").write_text(json.dumps(index))

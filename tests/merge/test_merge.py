@@ -175,6 +175,76 @@ def test_a_baked_vae(kitchen: Kitchen) -> None:
     assert_same(found, {name: C[name] if name.startswith("vae.") else A[name] for name in A})
 
 
+def vae_of(tensors: Tensors) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("vae."): tensor for name, tensor in tensors.items() if name.startswith("vae.")}
+
+
+def test_a_vae_by_itself(kitchen: Kitchen) -> None:
+    """As diffusers shares it, and as one file without prefixes."""
+    expected = {name: C[name] if name.startswith("vae.") else tensor for name, tensor in A.items()}
+    kitchen.put(A, B)
+    alone = kitchen.imported / "alone"
+    alone.mkdir()
+    config = {"_class_name": "AutoencoderKL", "scaling_factor": 0.18215}
+    (alone / "config.json").write_text(json.dumps(config))
+    save_file(vae_of(C), alone / "diffusion_pytorch_model.safetensors")
+    assert_same(kitchen.cook("folder", ratio=0.0, vae="folder:alone"), expected)
+    original = {key: t.contiguous() for key, t in to_original("sd1", C).items() if key.startswith("first_stage_model.")}
+    save_file(
+        {k.removeprefix("first_stage_model."): t for k, t in original.items()}, kitchen.imported / "v.safetensors"
+    )
+    assert_same(kitchen.cook("file", ratio=0.0, vae="file:v.safetensors"), expected)
+    (alone / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.13025}))
+    with pytest.raises(StageError, match=r"the scale of latents 0\.18215 and 0\.13025"):
+        kitchen.cook("other", vae="folder:alone")
+
+
+def test_a_checkpoint_without_a_vae(kitchen: Kitchen) -> None:
+    kitchen.put(A, B)
+    pruned = {key: t.contiguous() for key, t in to_original("sd1", A).items() if not key.startswith("first")}
+    save_file(pruned, kitchen.imported / "a.safetensors")
+    with pytest.raises(
+        StageError, match=r"file:a\.safetensors lacks vae\.\S+; take a whole checkpoint as a, or set vae"
+    ):
+        kitchen.cook(a="file:a.safetensors", b="trained")
+    found = kitchen.cook(a="file:a.safetensors", b="trained", ratio=0.0, vae="trained", single_file=True)
+    assert_same(found, {name: B[name] if name.startswith("vae.") else tensor for name, tensor in A.items()})
+    single = load_file(kitchen.out() / "single_file.safetensors")
+    assert single.keys() == to_original("sd1", A).keys()
+
+
+def test_names_of_older_libraries(kitchen: Kitchen) -> None:
+    """The first model's own names stay, whatever the others call the same tensors."""
+    older = {"text_encoder.": "text_encoder.text_model.", "attentions.0.to_q": "attentions.0.query"}
+    kitchen.put({_renamed(name, older): tensor for name, tensor in A.items()}, B)
+    found = kitchen.cook(ratio=0.25)
+    assert_near(floats(found), {_renamed(n, older): 0.75 * A[n] + 0.25 * B[n] for n in floats(A)})
+    assert "vae.decoder.mid_block.attentions.0.query.weight" in found
+
+
+def _renamed(name: str, exchanged: dict[str, str]) -> str:
+    for new, old in exchanged.items():
+        name = name.replace(new, old) if not name.startswith("unet.") else name
+    return name
+
+
+def test_stable_diffusion_3_by_parts(kitchen: Kitchen) -> None:
+    a = {"transformer.pos_embed.proj.weight": torch.randn(4, 4), "vae.encoder.conv_in.weight": torch.randn(4, 3)}
+    b = {name: tensor + 0.1 for name, tensor in a.items()}
+    found = kitchen.put(a, b).cook(ratio=0.0, components={"transformer": 1.0})
+    assert_same(found, {**a, "transformer.pos_embed.proj.weight": b["transformer.pos_embed.proj.weight"]})
+    with pytest.raises(StageError, match="a sd3 has no blocks; give components instead"):
+        kitchen.cook(blocks={"M00": 0.5})
+    with pytest.raises(StageError, match="which has no such key names"):
+        kitchen.cook(single_file=True)
+
+
+def test_position_numbers_in_one_model_only(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> None:
+    kitchen.put(A, {name: tensor for name, tensor in B.items() if name != IDS})
+    assert_same(kitchen.cook(ratio=1.0), {**B, IDS: A[IDS]})
+    assert f"{IDS} is in base only: whole numbers are not merged" in capsys.readouterr().out
+
+
 def test_single_files(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways: read like folders, and written so that they hold the same."""
     extra = {"alphas_cumprod": torch.rand(3)}
