@@ -110,7 +110,7 @@ class Recipe(Section):
     a: Source = Field(
         "base",
         description="the first model; for methods with models, the ancestor of them all: base, trained, folder:NAME or "
-        "file:NAME.safetensors in models/imported, or a recipe of its own, as another one by a YAML alias",
+        "file:NAME.safetensors in models/imported, or a recipe",
     )
     b: Source = Field("trained", description="the second model")
     c: Source = Field("base", description="the third model; for differences, what b was trained from")

@@ -1,6 +1,7 @@
 """Merging whole models: what comes out, from whatever they are stored in, and refusals before the first byte."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from stages.core.files import folder_digest
 from stages.core.original_names import to_original
 from stages.core.params import parse_section
 from stages.merge import graph
-from stages.merge.params import MergeParams
+from stages.merge.headers import Files
+from stages.merge.params import TAKES, MergeParams
+from tests.conftest import ROOT
 from tests.merge.models import Kitchen, Tensors, folder, near, random_tensors, read
 
 A = random_tensors(0)
@@ -118,6 +121,39 @@ def test_chunks_change_nothing(kitchen: Kitchen, recipe: dict[str, Any], monkeyp
     whole = kitchen.put(A, B, c=C).cook(**recipe)
     monkeypatch.setattr(graph, "CHUNK", 100)
     assert_near(kitchen.cook(**recipe), whole)
+
+
+@pytest.mark.parametrize("recipe", METHODS[:-2], ids=lambda recipe: recipe["method"])
+def test_no_more_than_a_chunk_is_in_memory(
+    kitchen: Kitchen, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each input, or a row where rows are longer."""
+    kitchen.put(A, B, c=C)
+    longest = max(tensor[0].numel() for tensor in A.values())
+    monkeypatch.setattr(graph, "CHUNK", 50)
+    sizes, rows = [0], Files.rows
+
+    def watched(*given: Any) -> torch.Tensor:
+        found = rows(*given)
+        sizes.append(found.numel())
+        return found
+
+    monkeypatch.setattr(Files, "rows", watched)
+    kitchen.cook(**recipe)
+    assert 0 < max(sizes) <= max(50, longest)
+
+
+def test_the_guide_s_recipes_are_valid() -> None:
+    text = (ROOT / "docs" / "guide.md").read_text()
+    start, end = text.index("    merge:\n      half:"), text.index("\n| method | what it gives")
+    recipes = yaml.safe_load(textwrap.dedent(text[start:end]))["merge"]
+    assert len(parse_section(MergeParams, "merge", recipes).root) > 3
+
+
+def test_the_guide_names_every_method() -> None:
+    text = (ROOT / "docs" / "guide.md").read_text()
+    for name in TAKES:
+        assert f"`{name}`" in text, name
 
 
 def test_a_recipe_in_a_recipe(kitchen: Kitchen) -> None:
