@@ -113,11 +113,11 @@ def run_loop(
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
 
+    objective.model.train()
     if not state.step:
         look(params, objective, record, weights, accelerator)
     with training_bar(params, state.step, accelerator) as advance, hold_signals() as stop:
         for batches in ahead(prepared_steps(params, objective, state.step, accelerator)):
-            objective.model.train()
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = learning_rate(params, state.step) * group["factor"]
             losses = backward(params, step, batches, state, accelerator)
@@ -300,6 +300,7 @@ def look(
             record.validation(objective.validate(), kept if params.keep == "best" else None)
         if previews and record.shows and (picture := objective.preview()):
             record.preview(picture)
+    objective.model.train()
 
 
 @contextmanager
