@@ -155,6 +155,8 @@ def place(params: TrainParams, objective: Objective, device: torch.device) -> No
         for weight in used.parameters():
             if half and device.type == "cuda" and not weight.requires_grad:
                 weight.data = weight.data.to(half)  # it is only read, and in that type
+            elif device.type == "cpu" and weight.requires_grad:
+                weight.data = weight.data.clone()  # the file that it may be mapped from leaves memory
     for learned, _ in objective.rates:
         module: Any = learned
         if params.gradient_checkpointing and hasattr(module, "enable_gradient_checkpointing"):
