@@ -55,16 +55,21 @@ write_table(pa.Table.from_pylist([], schema=CAPTIONS), folder / "captions.parque
 """
 
 
-def photograph(megapixels: float, seed: int) -> bytes:
-    """A JPEG of 3:2 with detail at every scale, as photographs have."""
+def scene(megapixels: float, seed: int) -> Image.Image:
+    """A picture of 3:2 with detail at every scale, as photographs have."""
     random = np.random.default_rng(seed)
     height = int((megapixels * 1e6 / 1.5) ** 0.5)
     size, total = (int(height * 1.5), height), np.zeros((height, int(height * 1.5), 3), np.float32)
     for cells, weight in ((3, 90), (12, 45), (48, 22), (192, 11), (768, 6)):
         noise = random.integers(0, 256, (cells, cells * 3 // 2, 3), dtype=np.uint8)
         total += np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC), np.float32) * weight / 174
+    return Image.fromarray(total.clip(0, 255).astype(np.uint8))
+
+
+def photograph(megapixels: float, seed: int) -> bytes:
+    """The scene as a JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=88)
+    scene(megapixels, seed).save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
 
 

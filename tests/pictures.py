@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw
 
@@ -39,10 +40,25 @@ def sixteen_bit(grey: Image.Image) -> bytes:
     return encoded(Image.fromarray(np.asarray(grey.convert("L"), dtype=np.uint16) * 257))
 
 
-def with_profile(image: Image.Image) -> bytes:
+def with_profile(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     """An RGB picture whose profile swaps nothing: converting must leave it nearly as it is."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    return encoded(image, icc_profile=profile.tobytes())
+    return encoded(image, kind, icc_profile=profile.tobytes(), **options)
+
+
+def with_other_profile(image: Image.Image) -> tuple[bytes, Image.Image]:
+    """A PNG whose profile has red and blue change places, and what it shows."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")  # in the table of tags, before their contents
+    profile[red], profile[blue] = profile[blue], profile[red]
+    stored = Image.merge("RGB", image.split()[::-1])
+    return encoded(stored, icc_profile=bytes(profile)), image
+
+
+def sixteen_bit_colours(image: Image.Image) -> bytes:
+    """A PNG of three channels of 16 bits, which Pillow can't write."""
+    raw = (np.asarray(image)[..., ::-1].astype(np.uint16) * 257).copy()
+    return bytes(cv2.imencode(".png", raw)[1])
 
 
 def bomb() -> bytes:

@@ -167,7 +167,8 @@ def test_every_module_of_a_stage_is_reached(graph: grimp.ImportGraph) -> None:
         own = {name for name in graph.modules if name.startswith(f"stages.{folder}.")}
         assert own <= modules_of(graph, folder)
     reached = set().union(*(modules_of(graph, folder) for folder in [*SECTIONS, "check"]))
-    assert {name for name in graph.modules if name.startswith("stages.core.")} <= reached
+    core = {name for name in graph.modules if name.startswith("stages.core.")}
+    assert {name for name in core if not (ROOT / Path(*name.split("."))).is_dir()} <= reached
 
 
 def test_no_prose_in_code_folders() -> None:

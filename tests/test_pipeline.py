@@ -50,9 +50,10 @@ def clean_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 TRAIN = shlex.split(
-    "--latents data/latents --processed data/processed --base models/base --out models/again --live reports/again"
+    "--compute compute/one.yaml --latents data/latents --processed data/processed --base models/base "
+    "--out models/again --live reports/again"
 )
-CHECK = shlex.split("--sources data/sources --imported models/imported --out data/x.json")
+CHECK = shlex.split("--sources data/sources --imported models/imported --conditions data/conditions --out data/x.json")
 
 
 def edit(project: Path, section: str, **values: object) -> None:

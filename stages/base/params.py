@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from stages.core.params import Section
 from stages.core.places import ADVICE, FORM, place_of
 
-MODEL = re.compile(rf"tiny-sd|random:(?:tiny|mini|small)|{FORM}")
+MODEL = re.compile(rf"tiny-sd|random:(?:tiny|mini|small|tiny-sdxl|tiny-sd3)|{FORM}")
 
 
 class BaseParams(Section):
@@ -16,7 +16,7 @@ class BaseParams(Section):
         "tiny-sd",
         description="tiny-sd (models/tiny-sd, a whole Stable Diffusion in miniature, which comes with the project); "
         f"a diffusers folder: {ADVICE}; "
-        "random:tiny, random:mini or random:small (miniatures with random weights)",
+        "random:tiny, random:mini, random:small, random:tiny-sdxl or random:tiny-sd3 (miniatures with random weights)",
     )
     seed: int = Field(0, ge=0, description="of random weights")
 
@@ -25,7 +25,8 @@ class BaseParams(Section):
     def _known_form(cls, model: str) -> str:
         if not MODEL.fullmatch(model):
             raise ValueError(
-                "it has to be tiny-sd, folder:NAME, hub:OWNER/NAME@COMMIT, or random:tiny, :mini or :small"
+                "it has to be tiny-sd, folder:NAME, hub:OWNER/NAME@COMMIT, or random: with "
+                "tiny, mini, small, tiny-sdxl or tiny-sd3"
             )
         return model
 

@@ -59,32 +59,8 @@ def random_pipeline(name: str, seed: int) -> StableDiffusionPipeline:
     size = SIZES[name]
     tokenizer = character_tokenizer(size.text_length)
     torch.manual_seed(seed)
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=size.text_width,
-            intermediate_size=4 * size.text_width,
-            num_hidden_layers=size.text_layers,
-            num_attention_heads=4,
-            max_position_embeddings=size.text_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    vae = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * len(size.vae),
-        up_block_types=["UpDecoderBlock2D"] * len(size.vae),
-        block_out_channels=list(size.vae),
-        latent_channels=size.latent_channels,
-        layers_per_block=1,
-        norm_num_groups=size.vae_groups,
-        mid_block_add_attention=False,
-        sample_size=size.resolution,
-    )
-    if size.vae_starts_linear:
-        _zero_branches(vae)
-    _scale_latents(vae)
+    text_encoder = CLIPTextModel(text_config(tokenizer, size.text_width, size.text_layers))
+    vae = random_vae(size)
     factor = 2 ** (len(size.vae) - 1)
     unet = UNet2DConditionModel(
         sample_size=size.resolution // factor,
@@ -118,6 +94,40 @@ def random_pipeline(name: str, seed: int) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def text_config(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextConfig:
+    """The shape of a text encoder that reads this tokenizer's numbers; its projection is as wide as it is."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def random_vae(size: Size) -> AutoencoderKL:
+    """An autoencoder whose latents are scaled as a trained one's are."""
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * len(size.vae),
+        up_block_types=["UpDecoderBlock2D"] * len(size.vae),
+        block_out_channels=list(size.vae),
+        latent_channels=size.latent_channels,
+        layers_per_block=1,
+        norm_num_groups=size.vae_groups,
+        mid_block_add_attention=False,
+        sample_size=size.resolution,
+    )
+    if size.vae_starts_linear:
+        _zero_branches(vae)
+    _scale_latents(vae)
+    return vae
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 in    models/imported  diffusers folders that a person put there; or a hub
       models/tiny-sd   the model that comes with the project
-out   models/base      a Stable Diffusion 1.x or 2.x pipeline as a diffusers folder, safetensors only
+out   models/base      a Stable Diffusion pipeline (1, 2, XL or 3) as a diffusers folder, safetensors only
 """
 
 import json
@@ -14,13 +14,15 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from stages.base.params import BaseParams
-from stages.base.random_model import random_pipeline
+from stages.base.random_families import build
 from stages.core.errors import StageError
+from stages.core.families.family import parts_of
+from stages.core.families.known import FAMILIES, family_of
 from stages.core.files import replacing, write_json
 from stages.core.stage import run_stage
 
 WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+CONFIG = ("force_zeros_for_empty_prompt",)  # of model_index.json, beside the parts
 
 
 def main(params: BaseParams, imported: Path, shipped: Path, out: Path) -> None:
@@ -30,7 +32,7 @@ def main(params: BaseParams, imported: Path, shipped: Path, out: Path) -> None:
         if params.model == shipped.name:
             copy_model(shipped, folder)
         elif place is None:
-            random_pipeline(params.model.partition(":")[2], params.seed).save_pretrained(folder)
+            build(params.model.partition(":")[2], params.seed).save_pretrained(folder)
         else:
             name, commit = place
             copy_model(download(name, commit) if commit else Path(name), folder)
@@ -39,7 +41,9 @@ def main(params: BaseParams, imported: Path, shipped: Path, out: Path) -> None:
 
 def download(name: str, revision: str) -> Path:
     """Fetch a pinned snapshot: the parts this project uses, safetensors only. Raises StageError."""
-    wanted = ["model_index.json"] + [f"{part}/{end}" for part in PARTS for end in ("*.json", "*.txt", "*.safetensors")]
+    parts = sorted({part for family in FAMILIES.values() for part in parts_of(family)})
+    wanted = ["model_index.json"]
+    wanted += [f"{part}/{end}" for part in parts for end in ("*.json", "*.txt", "*.model", "*.safetensors")]
     try:
         return Path(
             snapshot_download(
@@ -56,21 +60,19 @@ def download(name: str, revision: str) -> Path:
 
 def copy_model(source: Path, out: Path) -> None:
     """Copy the parts of a diffusers folder; never a pickle. Raises StageError if it is no such model."""
-    index = source / "model_index.json"
-    if not index.is_file():
-        raise StageError(str(source), "is no diffusers folder: it has no model_index.json", "convert the model first")
-    entries = json.loads(index.read_text(encoding="utf-8"))
-    if entries.get("_class_name") != "StableDiffusionPipeline":
-        kind = entries.get("_class_name")
-        raise StageError(str(index), f"is a {kind}", "use a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)")
-    write_json(out / "model_index.json", {k: v for k, v in entries.items() if k.startswith("_") or k in PARTS})
-    for part in PARTS:
+    family = family_of(source)
+    parts = [part for part in parts_of(family) if part not in family.optional or (source / part).is_dir()]
+    entries = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    kept = {name: entry for name, entry in entries.items() if name.startswith("_") or name in (*parts, *CONFIG)}
+    write_json(out / "model_index.json", kept | {name: [None, None] for name in family.optional if name not in parts})
+    for part in parts:
         if not (source / part).is_dir():
             raise StageError(str(source), f"has no part {part}", "complete the folder")
         (out / part).mkdir()
         for name, path in files_of(source / part).items():
             shutil.copyfile(path, out / part / name)
-        if part in ("unet", "vae", "text_encoder") and not list((out / part).glob("*.safetensors")):
+        weights = part in (family.denoiser, "vae", *family.encoders)
+        if weights and not list((out / part).glob("*.safetensors")):
             raise StageError(str(source / part), "has no safetensors weights", "convert them: pickles are not opened")
     if (source / "clip").is_dir():  # both towers of the text encoder's CLIP, where the model was made here
         (out / "clip").mkdir()
@@ -84,7 +86,7 @@ def files_of(part: Path) -> dict[str, Path]:
     for path in sorted(part.iterdir(), key=lambda path: (".fp16." not in path.name, path.name)):
         name = path.name.replace(".fp16.", ".")
         if WEIGHTS.fullmatch(name) or (
-            path.suffix in (".json", ".txt") and "safetensors" not in name and "bin" not in name
+            path.suffix in (".json", ".txt", ".model") and "safetensors" not in name and "bin" not in name
         ):
             found[name] = path
     return found

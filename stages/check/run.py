@@ -16,11 +16,12 @@ from stages.core.params import parse_section, read_params
 from stages.core.stage import run_stage
 
 
-def main(sources: Path, imported: Path, out: Path) -> None:
+def main(sources: Path, imported: Path, conditions: Path, out: Path) -> None:
     """Every section against its type, then the folders that they name."""
     tree = read_params(Path("params.yaml"))
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
     sections["base"].place(imported)
+    sections["train"].verify()
     sections["caption"].place(imported)
     sections["score"].classifier_places(imported)
     if sections["score"].clip:
@@ -28,6 +29,7 @@ def main(sources: Path, imported: Path, out: Path) -> None:
     sections["merge"].verify(imported)
     for source in sections["collect"].sources:
         source.verify(sources)
+    sections["preprocess"].verify(conditions, [source.name for source in sections["collect"].sources])
     write_json(out, {"params": "valid"})
 
 

@@ -7,6 +7,7 @@ The unit of data work is a shard: a pure function from one shard to one shard.
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import joblib
@@ -57,14 +58,24 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed:,.1f}/s" if task.speed else "")
 
 
-def progress() -> Progress:
-    """A bar with count, rate and time left; on a terminal only."""
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made by a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = reader.submit(next, items, None)
+            yield item
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """A bar with count, rate and time left, then the columns; on a terminal only."""
     return Progress(
         TextColumn("{task.description:10}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
+        *columns,
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,

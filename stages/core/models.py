@@ -1,64 +1,55 @@
-"""Open the parts of a Stable Diffusion pipeline folder, from safetensors only.
+"""Open the parts of a pipeline's folder, from safetensors only."""
 
-Shapes below: B pictures, C latent channels, H x W latent pixels, L tokens (77), D text width.
-"""
-
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import logging
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL
 
 from stages.core.errors import StageError
 
 
-def load_unet(model: Path) -> UNet2DConditionModel:
-    """The denoiser, float32, on the CPU."""
-    return _load(UNet2DConditionModel, model, "unet")
+@dataclass(frozen=True)
+class Scale:
+    """How latents are brought to about unit variance: (z - shift) * factor."""
+
+    factor: float
+    shift: float = 0.0
+
+    def apply(self, latents: torch.Tensor) -> torch.Tensor:
+        return (latents - self.shift) * self.factor
+
+    def undo(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents / self.factor + self.shift
 
 
 def load_vae(model: Path) -> AutoencoderKL:
     """The autoencoder between pictures and latents, float32, for inference."""
-    return _load(AutoencoderKL, model, "vae").eval().requires_grad_(False)
+    return load_part(AutoencoderKL, model, "vae").eval().requires_grad_(False)
 
 
-def load_text_encoder(model: Path) -> CLIPTextModel:
-    """The text encoder, float32, for inference."""
-    return _load(CLIPTextModel, model, "text_encoder").eval().requires_grad_(False)
+def load_scale(model: Path) -> Scale:
+    """The scale of the autoencoder's latents; its weights stay closed."""
+    config = json.loads((part_of(model, "vae") / "config.json").read_text(encoding="utf-8"))
+    # 0.18215 is Stable Diffusion 1's, which old folders leave out (Rombach et al., appendix G)
+    return Scale(config.get("scaling_factor", 0.18215), config.get("shift_factor") or 0.0)
 
 
-def load_tokenizer(model: Path) -> CLIPTokenizer:
-    """From text to the text encoder's token numbers."""
-    return CLIPTokenizer.from_pretrained(_part(model, "tokenizer"))
+def load_part(kind: Any, model: Path, name: str, weights: bool = True, **changes: Any) -> Any:
+    """The part `name` of the folder as an object of class `kind`; its weights as float32 on the CPU.
+
+    Raises StageError if the folder has no such part.
+    """
+    folder = part_of(model, name)
+    if weights:
+        changes |= {"use_safetensors": True, "torch_dtype": torch.float32}
+    return kind.from_pretrained(folder, local_files_only=True, **changes)
 
 
-def load_schedule(model: Path) -> DDPMScheduler:
-    """The noise schedule that the model was trained with, whatever sampler its folder names."""
-    return DDPMScheduler.from_pretrained(_part(model, "scheduler"))
-
-
-def load_pipeline(model: Path) -> StableDiffusionPipeline:
-    """Everything at once, to draw pictures with. No safety checker is part of it."""
-    logging.disable_progress_bar()
-    return StableDiffusionPipeline.from_pretrained(
-        model,
-        use_safetensors=True,
-        local_files_only=True,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def _load(kind: Any, model: Path, name: str) -> Any:
-    return kind.from_pretrained(
-        _part(model, name), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
-    )
-
-
-def _part(model: Path, name: str) -> Path:
+def part_of(model: Path, name: str) -> Path:
+    """The part's folder. Raises StageError if it is missing."""
     folder = model / name
     if not folder.is_dir():
         raise StageError(str(model), f"has no part {name}", "run base again")

@@ -5,8 +5,9 @@ A shard ends after a row whose key says so (its first 32 bits are a multiple of
 shard it falls in and no other.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,32 @@ def write_table(table: pa.Table, path: Path) -> None:
         file.write_table(table, row_group_size=GROUP if "image" in table.schema.names else 65_536)
 
 
+def write_rows(rows: Iterable[tuple[dict[str, Any], int]], schema: pa.Schema, path: Path) -> None:
+    """Write rows, each beside its size in bytes, as shards are written; one row group in memory. No rows, no file."""
+    groups = _groups(rows)
+    first = next(groups, None)
+    if first is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _writer(path, schema) as file:
+        for group in chain([first], groups):
+            file.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _groups(rows: Iterable[tuple[dict[str, Any], int]]) -> Iterator[list[dict[str, Any]]]:
+    """Row groups: GROUP rows, or fewer where they reach MOST_BYTES."""
+    group: list[dict[str, Any]] = []
+    held = 0
+    for row, size in rows:
+        group.append(row)
+        held += size
+        if len(group) == GROUP or held >= MOST_BYTES:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """One way to write Parquet: pictures as they are, text in zstd, small row groups for random reads."""
     pictures = {"image.bytes", "image.path"} if "image" in schema.names else set[str]()
@@ -146,3 +173,17 @@ def read_rows(paths: Iterable[Path], columns: list[str]) -> Iterator[dict[str, A
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=128, columns=columns):
                 yield from batch.to_pylist()
+
+
+def read_images(path: Path, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """`image` of the rows with these numbers, which ascend; of row groups without any nothing is read."""
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            wanted = {row for row in rows if start <= row < stop}
+            if wanted:
+                batches = file.iter_batches(batch_size=16, row_groups=[group], columns=["image"])
+                images = (image for batch in batches for image in batch.column("image"))
+                yield from (image.as_py() for row, image in enumerate(images, start) if row in wanted)
+            start = stop

@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]  # left, top, right, bottom, px
 
 # Pillow knows more; some of it starts other programs (EPS runs Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 EOI = b"\xff\xd9"
 PADS = (b"", bytes(range(255)), bytes(range(254, -1, -1)), bytes(7 * n % 255 for n in range(255)))
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # of EXIF: the values that turn width into height
+LEFT, TOP = (2, 3, 6, 7), (3, 4, 7, 8)  # the values that bring the last column or row to the left, to the top
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
@@ -28,6 +31,7 @@ class Picture:
     code: ok; animated (the first frame is taken); missing_eoi (a JPEG that is whole but for its last two bytes);
     truncated, unreadable or bomb. image: upright, mode RGB, sRGB, 8 bits; None unless the code is one of SHOWN.
     width, height: px, upright, as stored, however `image` was reduced; 0 if unknown.
+    box: where in `image` the picture lies: of a JPEG of 101 px that was decoded at half its size 50.5 of 51 px.
     format, mode: as stored ("" if unknown). profile: the colour profile's name; "" if there is none, or a broken one.
     transparent: share of pixels below half opacity, 0 to 1.
     """
@@ -40,6 +44,7 @@ class Picture:
     mode: str = ""
     profile: str = ""
     transparent: float = 0.0
+    box: Box = (0.0, 0.0, 0.0, 0.0)
 
 
 def decode(
@@ -49,10 +54,14 @@ def decode(
 
     side: px; where the shorter side is longer, `image` is reduced until it is this, and a JPEG is decoded at an
     eighth, quarter or half of its size first, which takes a third of the time.
-    least: px; a JPEG is so decoded as long as both sides stay at least this, and nothing else is reduced.
+    least: px; a JPEG is so decoded as long as both sides stay at least this, and nothing else is reduced. What was so
+    reduced is of mode YCbCr (JFIF 1.02, section 7) where the JPEG is and has no profile: rounding it to RGB before it
+    is resized would cost more than the reduced decoding does.
     Nothing in the bytes can raise: pictures come from strangers.
     """
-    picture = _decode(data, background, most_pixels, side, least)
+    picture = _decode(data, background, most_pixels, side, least, kept=least is not None)
+    if least and picture.image is None:  # broken, or its markers say YCbCr to us and RGB to libjpeg
+        picture = _decode(data, background, most_pixels, side, least)
     if picture.code == "truncated" and picture.format == "JPEG":
         # What follows the end of the last scan is skipped. Where it isn't, a part of the scan was missing.
         scan = data.rstrip(EOI[:1])
@@ -62,7 +71,10 @@ def decode(
     return picture
 
 
-def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None, least: int | None) -> Picture:
+def _decode(
+    data: bytes, background: Colour, most_pixels: int, side: int | None, least: int | None, kept: bool = False
+) -> Picture:
+    """kept: leave the samples of a JPEG in YCbCr."""
     width = height = 0
     name = mode = ""
     with warnings.catch_warnings():
@@ -72,13 +84,16 @@ def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None,
             name, mode, (width, height) = stored.format or "", stored.mode, stored.size
             if width * height > most_pixels:
                 return Picture("bomb", None, width, height, name, mode)
+            kept = kept and least is not None and min(stored.size) >= 2 * least and _is_ycbcr(stored)
+            drafted = None
             if smallest := side or least:
-                stored.draft(None, (smallest, smallest))
+                drafted = stored.draft("YCbCr" if kept else None, (smallest, smallest))
             stored.load()
-            upright, lay = _upright(stored)
-            width, height = (height, width) if lay else (width, height)
+            upright, orientation = _upright(stored)
+            width, height = (height, width) if orientation in LYING else (width, height)
             profile = upright.info.get("icc_profile")
-            image, transparent = _to_srgb(upright, background)
+            image, transparent = (upright, 0.0) if kept else _to_srgb(upright, background)
+            box = _turned(drafted[1], orientation, image.size) if drafted else whole(image)
             code = "animated" if getattr(stored, "n_frames", 1) > 1 else "ok"
         except Image.DecompressionBombError:
             return Picture("bomb", None, width, height, name, mode)
@@ -89,15 +104,40 @@ def _decode(data: bytes, background: Colour, most_pixels: int, side: int | None,
         scale = side / min(image.size)
         size = round(image.width * scale), round(image.height * scale)
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return Picture(code, image, width, height, name, mode, _name_of(profile), transparent)
+        box = whole(image)
+    return Picture(code, image, width, height, name, mode, _name_of(profile), transparent, box)
 
 
-def _upright(stored: Image.Image) -> tuple[Image.Image, bool]:
-    """Turned as its EXIF says, and whether it lay on its side; broken EXIF is none, as viewers have it."""
+def whole(image: Image.Image) -> Box:
+    """The box of an image that is the picture."""
+    return 0.0, 0.0, float(image.width), float(image.height)
+
+
+def _is_ycbcr(stored: Image.Image) -> bool:
+    """Whether a JPEG's samples are YCbCr, by libjpeg's own rules for three components, and no profile says more."""
+    if not isinstance(stored, JpegImageFile) or stored.layers != 3 or stored.info.get("icc_profile"):
+        return False
+    if "jfif" in stored.info:
+        return True
+    if "adobe" in stored.info:
+        return stored.info.get("adobe_transform") == 1
+    return [layer[0] for layer in stored.layer] == [1, 2, 3]
+
+
+def _upright(stored: Image.Image) -> tuple[Image.Image, int]:
+    """Turned as its EXIF says, and what that was, 1 to 8; broken EXIF is none, as viewers have it."""
     try:
-        return ImageOps.exif_transpose(stored), stored.getexif().get(ORIENTATION) in LYING
+        return ImageOps.exif_transpose(stored), int(stored.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - Pillow's reader of EXIF raises whatever it likes on broken bytes
-        return stored, False
+        return stored, 1
+
+
+def _turned(box: Box, orientation: int, size: tuple[int, int]) -> Box:
+    """Where in the upright image of this size the picture lies that filled `box`, from the top left, as stored."""
+    width, height = (box[3], box[2]) if orientation in LYING else (box[2], box[3])
+    left = size[0] - width if orientation in LEFT else 0.0
+    top = size[1] - height if orientation in TOP else 0.0
+    return left, top, left + width, top + height
 
 
 def _name_of(profile: bytes | None) -> str:

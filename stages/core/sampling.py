@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import (
@@ -9,7 +10,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
-    StableDiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 from PIL import Image, ImageDraw, ImageFont
@@ -31,32 +32,45 @@ class Drawing:
     seed: int
 
 
-def set_scheduler(pipeline: StableDiffusionPipeline, name: str) -> None:
-    """Swap the sampler, keeping the model's own noise schedule and prediction type."""
-    pipeline.scheduler = SCHEDULERS[name].from_config(pipeline.scheduler.config)
+def set_scheduler(pipeline: Any, name: str) -> None:
+    """Swap the sampler, keeping the model's own noise schedule and prediction type; a flow keeps its own sampler."""
+    if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+        pipeline.scheduler = SCHEDULERS[name].from_config(pipeline.scheduler.config)
+
+
+def side_of(pipeline: Any) -> int:
+    """px: what the model was made for."""
+    denoiser = pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet
+    return int(denoiser.config.sample_size * pipeline.vae_scale_factor)
 
 
 def draw(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Any,
     drawings: list[Drawing],
     steps: int,
     guidance: float,
     negative: str,
     side: int,
     batch_size: int,
+    conditions: list[Image.Image] | None = None,
 ) -> list[Image.Image]:
-    """One picture of side x side px for each drawing, in order. Batches save time and change nothing else."""
+    """One picture of side x side px for each drawing, in order. Batches save time and change nothing else.
+
+    conditions: what a ControlNet's pipeline follows, one a drawing.
+    """
     pictures: list[Image.Image] = []
     pipeline.set_progress_bar_config(disable=True)
     for start in range(0, len(drawings), batch_size):
         batch = drawings[start : start + batch_size]
+        followed = {"image": conditions[start : start + batch_size]} if conditions else {}
         pictures += pipeline(
             [drawing.prompt for drawing in batch],
-            negative_prompt=[negative] * len(batch),
+            negative_prompt=[negative] * len(batch) if negative else None,
             num_inference_steps=steps,
             guidance_scale=guidance,
             height=side,
             width=side,
+            **followed,
             generator=[torch.Generator("cpu").manual_seed(drawing.seed) for drawing in batch],
         ).images
     return pictures

@@ -20,6 +20,9 @@ import psutil
 from stages.core.errors import StageError
 from stages.core.params import load_section
 
+SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe")
+LAUNCHER = "accelerate.commands.launch"  # stands between the processes of one training and the one that started them
+
 
 def run_stage(main: Callable[..., None]) -> None:
     """Run `main(params, **paths)` with params from params.yaml and paths from the command line.
@@ -61,7 +64,8 @@ def _parse_arguments(main: Callable[..., None], wanted: dict[str, type]) -> dict
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"error: {line}\n")  # in one piece: processes of one training may say it at once
+    sys.stderr.flush()
     sys.exit(status)
 
 
@@ -75,14 +79,14 @@ def _follow_dvc() -> None:
 
     DVC does not pass SIGTERM on: its child would go on and write outputs that
     nobody waits for. Polling the parents works on every system, and also where
-    a shell stands between.
+    a shell or accelerate's launcher stands between.
     """
     if "DVC_STAGE" not in os.environ:
         return
     parents = []
     for parent in psutil.Process().parents():
         parents.append(parent)
-        if parent.name() not in ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe"):
+        if parent.name() not in SHELLS and LAUNCHER not in parent.cmdline():
             break
 
     def watch() -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from stages.core.errors import StageError
 
-UNET_WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # of a denoiser or autoencoder, in its part's folder
+UNET_WEIGHTS = Path("unet", WEIGHTS)
 
 
 def load_unet_weights(model: Path) -> dict[str, torch.Tensor]:

@@ -7,74 +7,91 @@ was computed in an earlier run is what a run from nothing would compute.
 """
 
 import platform
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
+from safetensors.torch import load, save
 
 from stages.core.files import file_digest, folder_digest, scratch
 from stages.core.models import best_device
 from stages.core.reuse import Reuse
 from stages.encode.params import EncodeParams
 
-LIBRARIES = ("diffusers", "numpy", "pillow", "torch", "transformers")
+LIBRARIES = ("diffusers", "imagehash", "numpy", "pillow", "scipy", "torch", "transformers")
 
 T = TypeVar("T")
+P = TypeVar("P")
+S = TypeVar("S", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Names of what is to be computed, the keys it is known by in messages, and the filled-up input, (B, ...)."""
+class Batch(Generic[P]):
+    """Names of what is to be computed, the keys it is known by in messages, and the filled-up input."""
 
     names: list[str]
     keys: list[str]
-    input: torch.Tensor
+    input: P
 
 
 def batches(
-    items: Iterable[tuple[str, str, Hashable, T]], size: int, prepare: Callable[[Sequence[T]], torch.Tensor]
-) -> Iterator[Batch]:
-    """Full batches of (name, key, shape, value), each of one shape, in the order in which they fill."""
-    waiting: dict[Hashable, list[tuple[str, str, T]]] = {}
+    items: Iterable[tuple[str, str, S, T]], size_of: Callable[[S], int], prepare: Callable[[Sequence[T]], P]
+) -> Iterator[Batch[P]]:
+    """Full batches of (name, key, shape, value), each of one shape, in the order in which they fill.
 
-    def full(some: list[tuple[str, str, T]]) -> Batch:
+    size_of: how many of a shape are a full batch.
+    """
+    waiting: dict[S, list[tuple[str, str, T]]] = {}
+
+    def full(shape: S, some: list[tuple[str, str, T]]) -> Batch[P]:
         values = [value for _, _, value in some]
-        filled = values + values[-1:] * (size - len(values))
+        filled = values + values[-1:] * (size_of(shape) - len(values))
         return Batch([name for name, _, _ in some], [key for _, key, _ in some], prepare(filled))
 
     for name, key, shape, value in items:
         waiting.setdefault(shape, []).append((name, key, value))
-        if len(waiting[shape]) == size:
-            yield full(waiting.pop(shape))
-    for some in waiting.values():
-        yield full(some)
+        if len(waiting[shape]) == size_of(shape):
+            yield full(shape, waiting.pop(shape))
+    for shape, some in waiting.items():
+        yield full(shape, some)
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = reader.submit(next, items, None)
-            yield item
+def to_bytes(rows: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
+    """A value for each row: its part of every tensor, as safetensors. What lies beyond the rows filled the batch up."""
+    return {
+        row: save({name: tensor[place].contiguous() for name, tensor in tensors.items()})
+        for place, row in enumerate(rows)
+    }
 
 
-def open_reuse(kind: str, params: EncodeParams, parts: Iterable[Path]) -> Reuse:
-    """What was computed under the same conditions: params, parts of the model, libraries, machine and this code."""
+def from_bytes(known: Mapping[str, bytes], rows: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The rows' tensors, stacked by name."""
+    parts = [load(known[row]) for row in rows]
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def open_reuse(
+    kind: str, params: EncodeParams, parts: Iterable[Path], *further: str, modules: Sequence[str] = ("models", "pixels")
+) -> Reuse:
+    """What was computed under the same conditions: params, parts of the model, libraries, machine and this code.
+
+    further: what else the values depend on. modules: of core, on whose code they depend.
+    """
     device = best_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     about = [
-        params.model_dump_json(exclude={"range"}),
+        params.model_dump_json(include={"batch_size", "memory", "dtype", "tiling"}),
+        *further,
         *(folder_digest(part) for part in parts),
         *(f"{library} {version(library)}" for library in LIBRARIES),
         f"{device.type} {name} {platform.machine()} {torch.get_num_threads()} threads",
         folder_digest(Path(__file__).parent, "*.py"),
-        *(file_digest(Path(__file__).parents[1] / "core" / f"{module}.py") for module in ("models", "pixels")),
+        folder_digest(Path(__file__).parents[1] / "core" / "families", "*.py"),
+        *(file_digest(Path(__file__).parents[1] / "core" / f"{module}.py") for module in modules),
     ]
     made_of = sha256("\n".join(about).encode()).hexdigest()[:32]
     return Reuse(scratch("encode") / f"{kind}-{made_of}.sqlite")

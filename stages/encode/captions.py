@@ -1,51 +1,73 @@
-"""The text encoder's embeddings of captions."""
+"""What the denoiser reads of captions: each distinct one embedded once by the family's text encoders."""
 
+import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from transformers import CLIPTokenizer
 
-from stages.core.models import best_device, load_text_encoder, load_tokenizer
-from stages.encode.batches import ahead, batches, open_reuse
+from stages.core.engine import ahead
+from stages.core.families.family import Encoder, Text, load_tokenizer, open_encoders, tokenizer_of, tokens_of
+from stages.core.families.known import family_of
+from stages.core.models import best_device
+from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
+from stages.encode.memory import within_memory
 from stages.encode.params import EncodeParams
 
 
 class Embeddings:
-    """Embeds what isn't known yet and remembers it by the captions' text."""
+    """Embeds captions and remembers them by their text. The encoders are opened when there is something to embed."""
 
     def __init__(self, params: EncodeParams, base: Path) -> None:
         self.params = params
-        self.dtype = np.dtype(params.dtype)
-        self.reuse = open_reuse("text", params, [base / "tokenizer", base / "text_encoder"])
-        self.tokenizer: CLIPTokenizer = load_tokenizer(base)
-        self.encoder = load_text_encoder(base).to(best_device())
+        self.base = base
+        self.dtype: torch.dtype = getattr(torch, params.dtype)
+        self.family = family_of(base)
+        index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
+        # SDXL's guidance leads away from zeros, not from the embedding of the empty caption.
+        self.empty_is_zero = bool(index.get("force_zeros_for_empty_prompt"))
+        parts = [part for name in self.family.encoders for part in (name, tokenizer_of(name))]
+        self.reuse = open_reuse("text", params, [base / part for part in parts], str(self.empty_is_zero))
+
+    @cached_property
+    def encoders(self) -> list[Encoder]:
+        encoders = open_encoders(self.family, self.base)
+        for encoder in encoders:
+            encoder.model.to(best_device())
+        return encoders
+
+    def release(self) -> None:
+        """Give the encoders' memory back."""
+        self.__dict__.pop("encoders", None)
 
     def count_cut(self, captions: Sequence[str]) -> int:
-        """How many are longer than the model reads."""
-        return sum(len(ids) > self.tokenizer.model_max_length for ids in self.tokenizer(list(captions)).input_ids)
+        """How many are longer than the first encoder reads."""
+        tokenizer = load_tokenizer(self.base, next(iter(self.family.encoders)))
+        return sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(list(captions)).input_ids)
 
-    @torch.no_grad()
+    def missing(self, captions: Sequence[str]) -> list[str]:
+        """Those that nothing is known of."""
+        return self.reuse.missing(captions)
+
     def encode(self, captions: Sequence[str]) -> Iterator[int]:
-        """Embed those that are missing; after each batch, how many it held."""
-        items = ((caption, caption, None, caption) for caption in self.reuse.missing(captions))
-        for batch in ahead(batches(items, self.params.batch_size, self._tokens)):
-            embeddings_BLD = self.encoder(batch.input.to(self.encoder.device)).last_hidden_state.cpu().numpy()
-            stored_BLD = embeddings_BLD[: len(batch.names)].astype(self.dtype)
-            self.reuse.put({name: value.tobytes() for name, value in zip(batch.names, stored_BLD, strict=True)})
+        """Embed these; after each batch, how many it held."""
+        items = ((caption, caption, None, caption) for caption in captions)
+        for batch in ahead(batches(items, lambda _: self.params.batch_size, list)):
+            with within_memory(self.params, f"{len(batch.input)} captions"):
+                self.reuse.put(self._encode_batch(batch))
             yield len(batch.names)
 
-    def _tokens(self, captions: Sequence[str]) -> torch.Tensor:
-        tokens: torch.Tensor = self.tokenizer(
-            list(captions), padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        return tokens
+    @torch.no_grad()
+    def _encode_batch(self, batch: Batch[list[str]]) -> dict[str, bytes]:
+        tokens = [numbers.to(best_device()) for numbers in tokens_of(self.encoders, batch.input)]
+        text: Text = self.family.embed(self.encoders, tokens)
+        values = {"embeddings": text.embeddings} | ({} if text.pooled is None else {"pooled": text.pooled})
+        zero = [place for place, caption in enumerate(batch.input) if self.empty_is_zero and not caption]
+        for value in values.values():
+            value[zero] = 0
+        return to_bytes(batch.names, {name: value.cpu().to(self.dtype) for name, value in values.items()})
 
-    def known(self, captions: Sequence[str]) -> torch.Tensor:
-        """Embeddings of encoded captions, (B, L, D), in the stored dtype."""
-        known = self.reuse.get(captions)
-        shape = (-1, self.encoder.config.hidden_size)
-        return torch.from_numpy(
-            np.stack([np.frombuffer(known[caption], self.dtype).reshape(shape) for caption in captions])
-        )
+    def known(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Embeddings of encoded captions, `embeddings` (B, L, D), `pooled` (B, P) if there is one, as stored."""
+        return from_bytes(self.reuse.get(set(captions)), captions)

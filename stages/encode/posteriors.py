@@ -3,25 +3,29 @@
 Shapes: B pictures of H x W px, C latent channels, h x w latent pixels.
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from stages.core.engine import ahead
 from stages.core.errors import StageError
-from stages.core.models import best_device, load_vae
+from stages.core.models import Scale, best_device, load_scale, load_vae, part_of
 from stages.core.pairs import read_rows
 from stages.core.pixels import to_pixels
 from stages.core.reuse import Reuse
-from stages.encode.batches import Batch, ahead, batches, open_reuse
+from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
+from stages.encode.memory import pictures_at_once, within_memory
 from stages.encode.params import EncodeParams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A row of data/processed without its picture: which file and row, and the sha256 of the PNG."""
 
@@ -34,63 +38,63 @@ class Picture:
 
 
 class Posteriors:
-    """Encodes what isn't known yet and remembers it by the pictures' bytes."""
+    """Encodes pictures and remembers them by their bytes. The VAE is opened when there is something to encode."""
 
     def __init__(self, params: EncodeParams, base: Path) -> None:
         self.params = params
-        self.dtype = np.dtype(params.dtype)
+        self.base = base
+        self.dtype: torch.dtype = getattr(torch, params.dtype)
         self.reuse = open_reuse("pictures", params, [base / "vae"])
         self.errors = Reuse(self.reuse.path.with_suffix(".errors.sqlite"))
-        self.vae: AutoencoderKL = load_vae(base).to(best_device())
-        if params.tiling:
-            self.vae.enable_tiling()
+        self.scale = load_scale(base)
+        self.config: dict[str, Any] = json.loads((part_of(base, "vae") / "config.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        vae: AutoencoderKL = load_vae(self.base).to(best_device())
+        if self.params.tiling:
+            vae.enable_tiling()
+        return vae
+
+    def missing(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """Those that nothing is known of; of equal ones the first."""
+        missing = set(self.reuse.missing(picture.name for picture in pictures))
+        first = {picture.name: picture for picture in reversed(pictures) if picture.name in missing}
+        return list(first.values())
+
+    def at_once(self, size: tuple[int, int]) -> int:
+        """How many pictures of this width and height pass through the VAE at once."""
+        return pictures_at_once(self.params, self.config, *size)
 
     def encode(self, pictures: Sequence[Picture]) -> Iterator[int]:
-        """Encode those that are missing; after each batch, how many it held.
+        """Encode these; after each batch, how many it held.
 
         Raises StageError naming the pictures whose latents are not finite or out of range.
         """
-        missing = set(self.reuse.missing(picture.name for picture in pictures))
-        first = {picture.name: picture for picture in reversed(pictures) if picture.name in missing}
-        items = (
-            (picture.name, picture.key, (picture.width, picture.height), data) for picture, data in read(first.values())
-        )
-        for batch in ahead(batches(items, self.params.batch_size, to_pixels)):
-            self.reuse.put(self._encode_batch(batch))
+        items = ((picture.name, picture.key, (picture.width, picture.height), data) for picture, data in read(pictures))
+        for batch in ahead(batches(items, self.at_once, to_pixels)):
+            count, _, height, width = batch.input.shape
+            with within_memory(self.params, f"{count} pictures of {width} x {height} px"):
+                self.reuse.put(self._encode_batch(batch))
             yield len(batch.names)
 
     @torch.no_grad()
-    def _encode_batch(self, batch: Batch) -> dict[str, bytes]:
+    def _encode_batch(self, batch: Batch[torch.Tensor]) -> dict[str, bytes]:
         posterior = self.vae.encode(batch.input.to(self.vae.device)).latent_dist
-        values_B2Chw = torch.stack([posterior.mean, posterior.std], dim=1).cpu().numpy()[: len(batch.names)]
-        with np.errstate(over="ignore"):  # float16 ends at 65504; infinity is out of every range
-            stored_B2Chw = values_B2Chw.astype(self.dtype)
-        self.refuse_wild(batch.keys, stored_B2Chw[:, 0])
-        return {name: value.tobytes() for name, value in zip(batch.names, stored_B2Chw, strict=True)}
+        # float16 ends at 65504; infinity is out of every range
+        mean_BChw, std_BChw = (value.cpu().to(self.dtype) for value in (posterior.mean, posterior.std))
+        refuse_wild(self.params, self.scale, batch.keys, mean_BChw[: len(batch.keys)])
+        return to_bytes(batch.names, {"mean": mean_BChw, "std": std_BChw})
 
-    def known(self, pictures: Sequence[Picture]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of encoded pictures of one size, each (B, C, h, w), unscaled, in the stored dtype."""
+    def known(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
+        """`mean` and `std` of encoded pictures of one size, each (B, C, h, w), unscaled, in the stored dtype.
+
+        Raises StageError as `encode` does: they may have been encoded under a wider range.
+        """
         names = [picture.name for picture in pictures]
-        known = self.reuse.get(set(names))
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        width, height = pictures[0].width // factor, pictures[0].height // factor
-        shape = (2, self.vae.config.latent_channels, height, width)
-        values_B2Chw = np.stack([np.frombuffer(known[name], self.dtype).reshape(shape) for name in names])
-        self.refuse_wild([picture.key for picture in pictures], values_B2Chw[:, 0])
-        mean, std = (torch.from_numpy(values_B2Chw[:, part]).contiguous() for part in (0, 1))
-        return mean, std
-
-    def refuse_wild(self, keys: Sequence[str], mean_BChw: np.ndarray) -> None:
-        """Raises StageError naming the pictures whose latents, scaled, are not finite or out of range."""
-        largest = np.abs(mean_BChw.astype(np.float32) * self.vae.config.scaling_factor).max(axis=(1, 2, 3))
-        wild = [place for place, value in enumerate(largest.tolist()) if not value <= self.params.range]
-        if wild:  # a value that is no number too
-            named = ", ".join(keys[place] for place in wild[:3]) + (", ..." if len(wild) > 3 else "")
-            raise StageError(
-                "encode",
-                f"picture {named} has latents up to {largest[wild].max():.3g}",
-                f"use another VAE, or raise encode.range ({self.params.range})",
-            )
+        values = from_bytes(self.reuse.get(set(names)), names)
+        refuse_wild(self.params, self.scale, [picture.key for picture in pictures], values["mean"])
+        return values
 
     @torch.no_grad()
     def round_trip_psnr(self, pictures: Sequence[Picture]) -> float:
@@ -109,6 +113,20 @@ class Posteriors:
         errors = [float.fromhex(known[picture.name].decode()) for picture in pictures]
         total = sum(weight * error for weight, error in zip(weights, errors, strict=True))
         return round(10 * math.log10(4 * sum(weights) / total), 2)
+
+
+def refuse_wild(params: EncodeParams, scale: Scale, keys: Sequence[str], mean_BChw: torch.Tensor) -> None:
+    """Raises StageError naming the pictures whose latents, scaled, are not finite or out of range."""
+    largest = scale.apply(mean_BChw.float()).abs().amax(dim=(1, 2, 3)).tolist()
+    wild = [place for place, value in enumerate(largest) if not value <= params.range]  # a value that is no number too
+    if wild:
+        named = ", ".join(keys[place] for place in wild[:3]) + (", ..." if len(wild) > 3 else "")
+        worst = torch.tensor([largest[place] for place in wild]).max()  # no number at all counts as the largest
+        raise StageError(
+            "encode",
+            f"picture {named} has latents up to {worst:.3g}",
+            f"use another VAE, or raise encode.range ({params.range})",
+        )
 
 
 def read(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes]]:

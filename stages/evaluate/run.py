@@ -8,6 +8,7 @@ out   reports/evaluation.json  a row a model
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ import pandas as pd
 from PIL import Image
 
 from stages.core.errors import StageError
-from stages.core.files import replacing, write_json
+from stages.core.families.family import Text, open_encoders, tokenizer_of
+from stages.core.families.known import empty_is_zero, family_of
+from stages.core.families.live import Live
+from stages.core.files import folder_digest, replacing, write_json
 from stages.core.latents import Latents
-from stages.core.models import best_device, load_schedule, load_unet, load_vae
-from stages.core.objective import validation_curve
+from stages.core.models import best_device
+from stages.core.objective import open_denoiser, validation_curve
 from stages.core.pairs import read_rows, shards_below
 from stages.core.recipes import model_folders
 from stages.core.stage import run_stage
@@ -52,7 +56,7 @@ def main(
     )
     table, points = {}, []
     for name, folder in models.items():
-        curve = losses_of(params, folder, held_out)
+        curve = losses_of(params, folder, base, held_out)
         files = sorted(path for path in (samples / name).glob("*-*.png"))
         drawn = np.array([features_of(Image.open(path)) for path in files])
         table[name] = {"validation_loss": round(sum(curve) / len(curve), 5)}
@@ -88,11 +92,30 @@ def refuse_strays(models: dict[str, Path], *folders: Path) -> None:
         raise StageError("evaluate", f"{named} belong to no recipe in params.yaml", "remove them; DVC's cache has them")
 
 
-def losses_of(params: EvaluateParams, model: Path, held_out: Latents) -> list[float]:
+def losses_of(params: EvaluateParams, model: Path, base: Path, held_out: Latents) -> list[float]:
     """The model's validation loss in each timestep bin, always on the same pictures and noise."""
-    unet = load_unet(model).to(best_device())
-    factor = load_vae(model).config.scaling_factor
-    return validation_curve(unet, load_schedule(model), held_out, factor, params.pictures, params.bins, params.seed)
+    denoiser = open_denoiser(model)
+    denoiser.network.to(best_device())
+    return validation_curve(
+        denoiser, held_out, params.pictures, params.bins, params.seed, own_texts(model, base, held_out)
+    )
+
+
+def own_texts(model: Path, base: Path, held_out: Latents) -> Callable[[Sequence[int]], Text] | None:
+    """Captions as the model's own text encoders read them; None if they are the base's, whose answers are stored."""
+    family = family_of(model)
+    parts = [part for name in family.encoders for part in (name, tokenizer_of(name)) if (model / name).is_dir()]
+    if all(folder_digest(model / part) == folder_digest(base / part) for part in parts):
+        return None
+    encoders, device = open_encoders(family, model), best_device()
+    for encoder in encoders:
+        encoder.model.to(device)
+    live = Live(family, encoders, held_out.caption_texts(), empty_is_zero(model))
+
+    def read(numbers: Sequence[int]) -> Text:
+        return live.read({name: value.to(device) for name, value in live.prepare(numbers).items()})
+
+    return read
 
 
 if __name__ == "__main__":

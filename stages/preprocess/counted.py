@@ -1,46 +1,56 @@
 """What came of the pictures: how many, in which buckets, of which colours. Whole numbers, so order can't matter."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
 from stages.preprocess.buckets import Size
+from stages.preprocess.given import is_given
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.variants import FIRST_DRAWN, Variant
 
 NAMES = ("rows", "too_small", "train", "validation")
+Lack = tuple[str, str]  # a condition's name, and why it can't be used
 
 
 @dataclass
 class Counted:
-    """names: rows; pictures that are too small; pictures of each split; variants that would have grown too much.
+    """names: rows; pictures of each split, that are too small, without_condition; drawn variants.
 
-    buckets: pictures of each size. colours: how often each of 256 values occurs in the rows of split train, red,
-    green, then blue.
+    lacking, first: pictures by what they lack, and the first of each. buckets: pictures of each size.
+    colours: how often each of 256 values occurs in the rows of split train, red, green, then blue.
     """
 
     names: Counter[str] = field(default_factory=Counter)
+    lacking: Counter[Lack] = field(default_factory=Counter)
+    first: dict[Lack, str] = field(default_factory=dict)
     buckets: Counter[Size] = field(default_factory=Counter)
     colours: list[int] = field(default_factory=lambda: [0] * 768)
 
-    def add(self, params: PreprocessParams, shown: Sequence[Variant], split: str) -> None:
-        """One picture and its variants; none if it was too small."""
-        if not shown:
-            self.names["too_small"] += 1
-            return
-        self.names.update({"rows": len(shown), split: 1})
-        self.buckets[shown[0].image.size] += 1
+    def add(self, variant: Variant, split: str) -> None:
+        """One row."""
+        self.names["rows"] += 1
+        if variant.number == 0:
+            self.names[split] += 1
+            self.buckets[variant.image.size] += 1
+        self.names["drawn"] += variant.number >= FIRST_DRAWN
         if split == "train":
-            made = sum(variant.number >= FIRST_DRAWN for variant in shown)
-            self.names["variants_too_small"] += params.augment.variants - made
-            for variant in shown:
-                self._colour(variant.image.histogram())
+            self._colour(variant.image.histogram())
+
+    def lack(self, reasons: Mapping[str, str], path: str) -> None:
+        """A picture that is left out, for these reasons by condition. path: its source and its name there."""
+        self.names["without_condition"] += 1
+        for lack in reasons.items():
+            self.lacking[lack] += 1
+            self.first.setdefault(lack, path)
 
     def merge(self, other: "Counted") -> None:
-        """Another shard's counts."""
+        """Counts of the shard that comes next."""
         self.names += other.names
+        self.lacking += other.lacking
+        self.first = {**other.first, **self.first}
         self.buckets += other.buckets
         self._colour(other.colours)
 
@@ -49,9 +59,17 @@ class Counted:
 
     def figures(self, params: PreprocessParams) -> dict[str, Any]:
         """For reports/preprocess.json."""
-        names = (*NAMES, "variants_too_small") if params.augment.variants else NAMES
         mean, deviation = mean_and_deviation(self.colours)
-        found = {**{name: self.names[name] for name in names}, "mean": mean, "std": deviation}
+        found: dict[str, Any] = {**{name: self.names[name] for name in NAMES}, "mean": mean, "std": deviation}
+        if params.augment.variants:
+            found["variants"] = self.names["drawn"]
+            found["variants_too_small"] = params.augment.variants * self.names["train"] - self.names["drawn"]
+        if any(map(is_given, params.conditions)):
+            found["without_condition"] = self.names["without_condition"]
+            found["lacking"] = [
+                {"condition": name, "reason": reason, "pictures": count, "first": self.first[name, reason]}
+                for (name, reason), count in sorted(self.lacking.items())
+            ]
         if params.fit == "bucket":
             found["buckets"] = {
                 f"{width}x{height}": self.buckets[width, height] for width, height in sorted(self.buckets)

@@ -1,13 +1,17 @@
 """preprocess: what finished pictures look like."""
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from stages.core.params import Section
+from stages.preprocess.given import FORM, refuse_missing
 
 Channel = Annotated[int, Field(ge=0, le=255)]
-Condition = Literal["canny", "soft_edge", "blur", "tile", "palette"]
+Made = Literal["canny", "soft_edge", "blur", "tile", "palette"]
 
 
 class Augment(Section):
@@ -49,8 +53,10 @@ class PreprocessParams(Section):
         "with left and right swapped in the captions",
     )
     augment: Augment = Augment()
-    conditions: list[Condition] = Field(
-        default=[], description="pictures made from the finished one, for a ControlNet to follow"
+    conditions: list[Made | Annotated[str, Field(pattern=FORM)]] = Field(
+        default=[],
+        description="pictures for a ControlNet to follow: made from the finished one, or folder:NAME, your own in "
+        "data/conditions/NAME, a folder a source, matched by name; a picture that lacks one is left out and counted",
     )
     most_pixels: int = Field(89_478_485, ge=1, description="px; as in inspect")
 
@@ -62,9 +68,21 @@ class PreprocessParams(Section):
             raise ValueError(f"the resolution, {side}, should be a multiple of it")
         return step
 
+    @field_validator("conditions", mode="before")
+    @classmethod
+    def _known(cls, names: Any) -> Any:
+        for name in names if isinstance(names, list) else []:
+            if name not in get_args(Made) and not re.match(FORM, str(name)):
+                raise ValueError(f"known are {', '.join(get_args(Made))} and folder:NAME, not {name!r}")
+        return names
+
     @field_validator("conditions")
     @classmethod
-    def _once(cls, names: list[Condition]) -> list[Condition]:
+    def _once(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
             raise ValueError("each condition should stand once")
         return names
+
+    def verify(self, conditions: Path, sources: Iterable[str]) -> None:
+        """What can be known before any work of the folders that are named. Raises StageError."""
+        refuse_missing(conditions, self.conditions, sources)

@@ -7,28 +7,28 @@ out   data/processed        <source>/<n>.parquet, a row a key and variant
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
-from stages.core.pairs import IMAGE, write_table
-from stages.core.pictures import Picture, decode
+from stages.core.pairs import IMAGE, read_images, write_rows
 from stages.core.stage import run_stage
 from stages.preprocess.buckets import Size, nearest_bucket
-from stages.preprocess.conditions import make_condition
+from stages.preprocess.conditions import REASONS, make_condition, open_given
 from stages.preprocess.counted import Counted
+from stages.preprocess.given import is_given
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.transform import fit_frame, frames, least_side
-from stages.preprocess.variants import Variant, drawn, mirrored, most_zoom
+from stages.preprocess.transform import Upright, fit_frame, frames, least_side, open_picture
+from stages.preprocess.variants import Variant, drawn, mirrored, most_zoom, without_jitter
 
 PROCESSED = pa.schema(
     [("key", pa.string()), ("variant", pa.int64()), ("image", IMAGE)]
@@ -39,72 +39,104 @@ PROCESSED = pa.schema(
 CONDITIONS = pa.field("conditions", pa.list_(pa.struct([("name", pa.string()), ("bytes", pa.binary())])))
 
 
-def main(params: PreprocessParams, raw: Path, clean: Path, out: Path, metrics: Path) -> None:
+def main(params: PreprocessParams, raw: Path, clean: Path, conditions: Path, out: Path, metrics: Path) -> None:
     """Transform shard by shard: only the kept rows of each are read from it."""
     manifest = pd.read_parquet(clean / "manifest.parquet")
+    params.verify(conditions, sorted(set(manifest["source"])))
     tasks = [(str(shard), rows.sort_values("row")) for shard, rows in manifest.groupby("shard")]
     total = Counted()
     with replacing(out) as folder:
-        for counted in map_shards(partial(preprocess_shard, params, raw, folder), tasks, "preprocess"):
+        for counted in map_shards(partial(preprocess_shard, params, raw, conditions, folder), tasks, "preprocess"):
             total.merge(counted)
         if not total.names["rows"]:
-            raise StageError(
-                "preprocess",
-                f"none of {len(manifest)} pictures is large enough for {params.resolution} px",
-                "lower preprocess.resolution or raise preprocess.max_upscale",
-            )
+            _refuse_nothing(params, len(manifest), total)
     write_json(metrics, {"pictures": len(manifest), **total.figures(params)})
-    print(f"{len(manifest)} pictures: {total.names['rows']} rows with variants, {total.names['too_small']} too small")
+    small, lacking = total.names["too_small"], total.names["without_condition"]
+    said = f", {lacking} without a condition" if lacking else ""
+    print(f"{len(manifest)} pictures: {total.names['rows']} rows with variants, {small} too small{said}")
 
 
-def preprocess_shard(params: PreprocessParams, raw: Path, out: Path, task: tuple[str, pd.DataFrame]) -> Counted:
+def preprocess_shard(
+    params: PreprocessParams, raw: Path, conditions: Path, out: Path, task: tuple[str, pd.DataFrame]
+) -> Counted:
     """Finish one shard's kept pictures and count what came of them."""
-    name, wanted = task
-    red, green, blue = params.background
-    table = frames(params)
-    least = least_side(table, most_zoom(params.augment, table))
-    images = pq.read_table(raw / name, columns=["image"]).take(wanted["row"].to_list())
-    counted, rows = Counted(), []
-    for pair, image in zip(wanted.to_dict("records"), images.column("image"), strict=True):
-        picture = decode(image["bytes"].as_py(), (red, green, blue), params.most_pixels, least=least)
-        if picture.image is None:
-            raise StageError(f"data/raw/{name}", f"picture {pair['key']} can't be decoded here", "run inspect again")
-        shown = finish(params, table, picture, pair["key"], list(pair["captions"]), pair["split"])
-        counted.add(params, shown, pair["split"])
-        same = {
-            "key": pair["key"],
-            "original_width": picture.width,
-            "original_height": picture.height,
-            **{column: pair[column] for column in ("split", "role", "repeats")},
-        }
-        rows += [{**same, **_row(params, pair["key"], variant)} for variant in shown]
-    if rows:
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        schema = PROCESSED.append(CONDITIONS) if params.conditions else PROCESSED
-        write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    counted = Counted()
+    schema = PROCESSED.append(CONDITIONS) if params.conditions else PROCESSED
+    write_rows(finished_rows(params, raw, conditions, task, counted), schema, out / task[0])
     return counted
 
 
+def finished_rows(
+    params: PreprocessParams, raw: Path, conditions: Path, task: tuple[str, pd.DataFrame], counted: Counted
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """A shard's rows, each with its size in bytes. Memory holds one picture and one of its variants."""
+    name, wanted = task
+    table = frames(params)
+    least = least_side(table, most_zoom(params.augment, table))
+    images = read_images(raw / name, wanted["row"].to_list())
+    for pair, image in zip(wanted.to_dict("records"), images, strict=True):
+        upright = open_picture(params, image["bytes"], least)
+        if upright is None:
+            raise StageError(f"data/raw/{name}", f"picture {pair['key']} can't be decoded here", "run inspect again")
+        given, reasons = open_given(params, conditions, pair["source"], image["path"], upright.size, least)
+        if reasons:
+            counted.lack(reasons, f"{pair['source']}/{image['path']}")
+            continue
+        key, captions, split = pair["key"], list(pair["captions"]), pair["split"]
+        # A condition goes the way of its picture, but for the colours.
+        ways = [(params, upright), *((without_jitter(params), condition) for condition in given)]
+        made = 0
+        for variant, *others in zip(*(finish(*way, table, key, captions, split) for way in ways), strict=True):
+            counted.add(variant, split)
+            row = _row(params, key, variant, [other.image for other in others])
+            row |= {"original_width": upright.size[0], "original_height": upright.size[1]}
+            row |= {column: pair[column] for column in ("split", "role", "repeats")}
+            yield row, len(row["image"]["bytes"]) + sum(len(one["bytes"]) for one in row["conditions"])
+            made += 1
+        counted.names["too_small"] += not made
+
+
 def finish(
-    params: PreprocessParams, table: list[Size], picture: Picture, key: str, captions: list[str], split: str
-) -> list[Variant]:
+    params: PreprocessParams, upright: Upright, table: list[Size], key: str, captions: list[str], split: str
+) -> Iterator[Variant]:
     """A picture's variants, none if it is too small. Held-out pictures are not drawn from: they measure."""
-    if picture.image is None:
-        return []
-    size = (picture.width, picture.height)
-    frame = nearest_bucket(table, size)
-    fitted = fit_frame(params, picture.image, size, frame)
+    frame = nearest_bucket(table, upright.size)
+    fitted = fit_frame(params, upright, frame)
     if fitted is None:
-        return []
+        return
     plain = Variant(0, *fitted, captions)
-    further = drawn(params, picture.image, size, frame, key) if split == "train" else iter(())
-    return [plain, *mirrored(params, plain), *(replace(variant, captions=captions) for variant in further)]
+    yield plain
+    yield from mirrored(params, plain)
+    if split == "train":
+        yield from (replace(variant, captions=captions) for variant in drawn(params, upright, frame, key))
 
 
-def _row(params: PreprocessParams, key: str, variant: Variant) -> dict[str, Any]:
-    made = [{"name": name, "bytes": _png(make_condition(name, variant.image))} for name in params.conditions]
+def _refuse_nothing(params: PreprocessParams, pictures: int, counted: Counted) -> NoReturn:
+    """Training must not start on nothing."""
+    if counted.lacking:
+        (name, reason), count = counted.lacking.most_common(1)[0]
+        raise StageError(
+            "preprocess",
+            f"none of {pictures} pictures is left: of {count} the condition {name} is {REASONS[reason]}, first of "
+            f"{counted.first[name, reason]}",
+            "name your files as docs/guide.md says, under Pictures for a ControlNet",
+        )
+    raise StageError(
+        "preprocess",
+        f"none of {pictures} pictures is large enough for {params.resolution} px",
+        "lower preprocess.resolution or raise preprocess.max_upscale",
+    )
+
+
+def _row(params: PreprocessParams, key: str, variant: Variant, given: list[Image.Image]) -> dict[str, Any]:
+    """given: the finished conditions from folders, in the order of their names in params."""
+    theirs = iter(given)
+    conditions = [
+        {"name": name, "bytes": _png(next(theirs) if is_given(name) else make_condition(name, variant.image))}
+        for name in params.conditions
+    ]
     return {
+        "key": key,
         "variant": variant.number,
         "image": {"bytes": _png(variant.image), "path": f"{key}-{variant.number}.png"},
         "width": variant.image.width,
@@ -112,7 +144,7 @@ def _row(params: PreprocessParams, key: str, variant: Variant) -> dict[str, Any]
         "crop_x": variant.crop.x,
         "crop_y": variant.crop.y,
         "captions": variant.captions,
-        "conditions": made,
+        "conditions": conditions,
     }
 
 

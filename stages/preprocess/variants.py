@@ -10,7 +10,7 @@ from stages.core.draws import uniform
 from stages.preprocess.buckets import Size
 from stages.preprocess.params import Augment, PreprocessParams
 from stages.preprocess.sides import names_sides, swap_sides
-from stages.preprocess.transform import Crop, fit_frame
+from stages.preprocess.transform import Crop, Upright, fit_frame
 
 MIRRORED, FIRST_DRAWN = 1, 2  # numbers of variants; 0 is the picture itself
 
@@ -33,15 +33,20 @@ def mirrored(params: PreprocessParams, plain: Variant) -> list[Variant]:
     return [Variant(MIRRORED, ImageOps.mirror(plain.image), plain.crop, captions)]
 
 
-def drawn(params: PreprocessParams, image: Image.Image, size: Size, frame: Size, key: str) -> Iterator[Variant]:
+def drawn(params: PreprocessParams, upright: Upright, frame: Size, key: str) -> Iterator[Variant]:
     """The picture turned, cropped and recoloured by chance, without captions; not where it would grow too much.
 
-    image, size, frame: as in `fit_frame`. Every draw belongs to (seed, key, variant) and what it is for.
+    Every draw belongs to (seed, key, variant) and what it is for.
     """
     for number in range(FIRST_DRAWN, FIRST_DRAWN + params.augment.variants):
-        cut = _cut(params, image, size, frame, key, number)
+        cut = _cut(params, upright, frame, key, number)
         if cut:
             yield Variant(number, _jitter(params.augment, cut[0], key, number), cut[1], [])
+
+
+def without_jitter(params: PreprocessParams) -> PreprocessParams:
+    """The same places, the colours left alone."""
+    return params.model_copy(update={"augment": params.augment.model_copy(update={"jitter": 0.0})})
 
 
 def most_zoom(augment: Augment, frames: list[Size]) -> float:
@@ -61,7 +66,7 @@ def _turning(angle: float, frame: Size) -> float:
 
 
 def _cut(
-    params: PreprocessParams, image: Image.Image, size: Size, frame: Size, key: str, number: int
+    params: PreprocessParams, upright: Upright, frame: Size, key: str, number: int
 ) -> tuple[Image.Image, Crop] | None:
     """Fit the picture into a larger frame, then cut the turned one out of it, somewhere."""
     augment = params.augment
@@ -74,7 +79,7 @@ def _cut(
     turning = _turning(angle, frame)
     inner = [ceil(edge * turning) for edge in frame]
     outer = (ceil(frame[0] * turning / share), ceil(frame[1] * turning / share))
-    fitted = fit_frame(params, image, size, outer)
+    fitted = fit_frame(params, upright, outer)
     if fitted is None:
         return None
     large, crop = fitted

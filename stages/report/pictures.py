@@ -6,20 +6,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 from PIL import Image
 
-from stages.core.pairs import shards_below
+from stages.core.pairs import read_images, shards_below
 from stages.core.pictures import decode
 
 WHITE = (255, 255, 255)
 
 
 def data_url(image: Image.Image, side: int = 192) -> str:
-    """The picture, at most `side` px wide and high: small ones lossless, larger ones as JPEG."""
+    """The picture, at most `side` px wide and high: small ones lossless, larger ones as JPEG.
+
+    Pixels of a miniature become squares of several, which browsers then leave sharp.
+    """
     buffer = io.BytesIO()
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if (times := 96 // max(small.size)) > 1:
+        small = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
     if max(small.size) <= 96:
         small.save(buffer, "PNG", optimize=True)
         kind = "png"
@@ -39,9 +43,8 @@ def raw_pictures(
     found = {}
     for shard in sorted(rows):
         numbers = sorted(rows[shard])
-        images = pq.read_table(raw / shard, columns=["image"]).column("image").take(numbers)
-        for number, image in zip(numbers, images, strict=True):
-            picture = decode(image["bytes"].as_py(), WHITE, most_pixels)
+        for number, image in zip(numbers, read_images(raw / shard, numbers), strict=True):
+            picture = decode(image["bytes"], WHITE, most_pixels)
             if picture.image is not None:
                 found[shard, number] = data_url(picture.image, 96)
     return found

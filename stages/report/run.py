@@ -18,6 +18,7 @@ from stages.core.files import replacing
 from stages.core.pairs import FAILURES, read_rows, shards_below
 from stages.core.stage import run_stage
 from stages.report.charts import Chart, Line, line_chart
+from stages.report.finished import boomerang, buckets, channels, left_out, rows_made
 from stages.report.params import ReportParams
 from stages.report.pictures import data_url, places_of, raw_pictures
 
@@ -65,16 +66,14 @@ def main(
     table = read_json(evaluation)
     figures = {name: table[name] for name in sorted(table, key=lambda name: (name != "base", name != "trained", name))}
     kept = pd.read_parquet(clean / "manifest.parquet")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("page.html.jinja").render(
+    made, latents = read_json(finished), read_json(encoded)
+    page = fill(
         title=params.title,
-        funnel=funnel(read_json(collected), read_json(cleaned), read_json(finished)),
+        funnel=funnel(read_json(collected), read_json(cleaned), made),
         captions=caption_counts(read_json(collected), read_json(captioned)),
         models=list(figures),
         figures=figure_rows(figures),
-        vae_psnr=read_json(encoded)["vae_psnr"],
+        vae_psnr=latents["vae_psnr"],
         figure_names=FIGURES,
         prompts=drawn(samples, list(figures)),
         charts=[chart for chart in (loss_chart(train), timestep_chart(curves, list(figures))) if chart],
@@ -82,6 +81,11 @@ def main(
             (int(path.stem), data_url(Image.open(path), 900)) for path in sorted((train / "previews").glob("*.png"))
         ],
         kept=kept_examples(params, processed),
+        rows_made=rows_made(made),
+        left_out=left_out(made),
+        buckets=buckets(made),
+        channels=channels(made),
+        boomerang=boomerang(latents),
         repeated=repeated_captions(kept),
         rejected=rejected_examples(params, raw, clean),
         failures=failure_rows(raw),
@@ -92,16 +96,25 @@ def main(
     print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
 
 
-def funnel(collected: dict[str, Any], cleaned: dict[str, Any], finished: dict[str, int]) -> list[tuple[str, int, str]]:
+def fill(**values: Any) -> str:
+    """The page with these values in it; one that it asks for and isn't there is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html.jinja").render(values)
+
+
+def funnel(collected: dict[str, Any], cleaned: dict[str, Any], finished: dict[str, Any]) -> list[tuple[str, int, str]]:
     """(name, pictures, what happened to the others) from asked for to trained on."""
     found = sum(source["pictures"] for source in collected.values())
     failed = sum(source["failures"] for source in collected.values())
-    small = f", {finished['too_small']:,} too small" if finished["too_small"] else ""
+    lost = {"too small": finished["too_small"], "without a condition": finished.get("without_condition", 0)}
+    said = "".join(f", {count:,} {why}" for why, count in lost.items() if count)
     return [
         ("asked for", found + failed, ""),
         ("collected", found, f"{failed:,} could not be used"),
         ("kept", cleaned["kept"], f"{cleaned['rejected']:,} rejected"),
-        ("trained on", finished["train"], f"{finished['validation']:,} held out{small}"),
+        ("trained on", finished["train"], f"{finished['validation']:,} held out{said}"),
     ]
 
 

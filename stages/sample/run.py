@@ -8,11 +8,12 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
+from stages.core.families.known import family_of, load_pipeline
 from stages.core.files import file_digest, replacing, write_json
-from stages.core.models import best_device, load_pipeline
-from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler
+from stages.core.models import best_device
+from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler, side_of
 from stages.core.stage import run_stage
-from stages.core.weights import UNET_WEIGHTS
+from stages.core.weights import WEIGHTS
 from stages.sample.parameters import parameters_text
 from stages.sample.params import SampleParams
 
@@ -21,8 +22,8 @@ def main(params: SampleParams, model: Path, out: Path) -> None:
     """Draw prompts x seeds, name each picture by the two, and lay all on one sheet."""
     pipeline = load_pipeline(model).to(best_device())
     set_scheduler(pipeline, params.scheduler)
-    side = params.side or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    weights = file_digest(model / UNET_WEIGHTS)
+    side = params.side or side_of(pipeline)
+    weights = file_digest(model / family_of(model).denoiser / WEIGHTS)
     drawings = [Drawing(prompt, seed) for prompt in params.prompts for seed in params.seeds]
     pictures = draw(pipeline, drawings, params.steps, params.guidance, params.negative, side, params.batch_size)
     names = [f"{p:03d}-{seed}.png" for p in range(len(params.prompts)) for seed in params.seeds]

@@ -18,7 +18,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
-from stages.core.models import load_pipeline, load_vae
+from stages.core.families.known import load_pipeline
+from stages.core.models import load_vae
 from stages.core.noise import permutation
 from stages.core.pixels import Pixels, to_images
 from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler

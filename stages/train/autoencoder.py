@@ -21,7 +21,7 @@ from stages.core.noise import normal
 from stages.core.pixels import Pixels, to_images
 from stages.core.sampling import contact_sheet
 from stages.core.sizes import by_size
-from stages.core.weights import save_weights
+from stages.core.weights import WEIGHTS, save_weights
 from stages.train.params import TrainParams
 
 SHOWN = 16  # pictures of a preview
@@ -45,6 +45,9 @@ class Autoencoder:
     digest: str
     base: Path
 
+    splits = True
+    frozen = ()
+
     def __len__(self) -> int:
         return len(self.train)
 
@@ -52,16 +55,25 @@ class Autoencoder:
     def groups(self) -> Sequence[Sequence[int]]:
         return self.train.groups
 
-    def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
-        """The losses (B,) of these pictures, each through a draw from its own posterior."""
-        pixels_B3HW = self._on_device(self.train.read(rows))
-        posterior = self.model.encode(pixels_B3HW).latent_dist
-        keys = [self.train.keys[row] for row in rows]
-        shape = tuple(posterior.mean.shape[1:])
+    @property
+    def rates(self) -> Sequence[tuple[torch.nn.Module, float]]:
+        return [(self.model, 1.0)]
+
+    def prepare(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[list[str], dict[str, torch.Tensor]]:
+        """Pixels, and noise for a draw from each picture's posterior."""
+        keys, pixels_B3HW = [self.train.keys[row] for row in rows], self.train.read(rows)
+        factor = 2 ** (len(self.model.config.block_out_channels) - 1)
+        shape = (self.model.config.latent_channels, *(edge // factor for edge in pixels_B3HW.shape[2:]))
         noise = [normal(shape, self.params.seed, "posterior", *name) for name in zip(samples, keys, strict=True)]
-        latents_BChw = posterior.mean + posterior.std * torch.stack(noise).to(posterior.mean)
-        decoded_B3HW = self.model.decode(latents_BChw).sample
-        return difference(decoded_B3HW, pixels_B3HW) + self.params.kl_weight * posterior.kl(), keys
+        return keys, {"pixels": pixels_B3HW, "noise": torch.stack(noise)}
+
+    def losses(self, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The losses (B,) of these pictures, each through a draw from its own posterior."""
+        pixels_B3HW = self._on_device(prepared["pixels"])
+        posterior = self.model.encode(pixels_B3HW).latent_dist
+        decoded_B3HW: torch.Tensor = self.model.decode(posterior.mean + posterior.std * prepared["noise"]).sample
+        kl_B: torch.Tensor = posterior.kl()
+        return difference(decoded_B3HW, pixels_B3HW) + self.params.kl_weight * kl_B
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -101,11 +113,13 @@ class Autoencoder:
         shutil.copytree(self.base, out, dirs_exist_ok=True)
         for path in (out / "vae").glob("*.safetensors*"):
             path.unlink()
-        self.model.load_state_dict(weights)
+        self.model.load_state_dict(weights, strict=False)  # of method vae's part decoder, the encoder isn't among them
         if self.params.vae_part == "whole":
             self.model.register_to_config(scaling_factor=self._scaling_factor())
         self.model.save_config(out / "vae")
-        save_weights(weights, out / "vae" / "diffusion_pytorch_model.safetensors", about)
+        dtype = next(iter(weights.values())).dtype
+        whole = {name: weight.to(dtype).cpu() for name, weight in self.model.state_dict().items()}
+        save_weights(whole, out / "vae" / WEIGHTS, about)
 
     @torch.no_grad()
     def _scaling_factor(self, most: int = 1024) -> float:

@@ -20,8 +20,9 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from stages.core.draws import seed_of, uniform
 from stages.core.errors import StageError
+from stages.core.families.family import load_encoder, load_tokenizer
+from stages.core.families.sd import StableDiffusion
 from stages.core.files import folder_digest, write_json
-from stages.core.models import load_text_encoder, load_tokenizer
 from stages.core.pixels import Pixels
 from stages.train.params import TrainParams
 
@@ -46,6 +47,9 @@ class Clip:
     digest: str
     base: Path
 
+    splits = False  # each pair's loss is over all the others of its batch
+    frozen = ()
+
     def __len__(self) -> int:
         return len(self.train)
 
@@ -53,8 +57,12 @@ class Clip:
     def groups(self) -> Sequence[Sequence[int]]:
         return self.train.groups
 
-    def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
-        """The losses (B,): of each text among the pictures and each picture among the texts, halved."""
+    @property
+    def rates(self) -> Sequence[tuple[torch.nn.Module, float]]:
+        return [(self.model, 1.0)]
+
+    def prepare(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[list[str], dict[str, torch.Tensor]]:
+        """Augmented pixels, the tokens of a caption of each, and a number for each distinct caption."""
         keys = [self.train.keys[row] for row in rows]
         seed = self.params.seed
         captions = []
@@ -62,8 +70,15 @@ class Clip:
             listed = self.train.captions[row]
             captions.append(listed[seed_of(seed, "caption", sample, key) % len(listed)] if listed else "")
         draws = [[uniform(seed, knob, *name) for knob in AUGMENTATIONS] for name in zip(samples, keys, strict=True)]
-        pixels_B3HW = augmented(self.train.read(rows), torch.tensor(draws))
-        return contrastive_losses(self._scores(captions, pixels_B3HW), captions), keys
+        return keys, {
+            "pixels": augmented(self.train.read(rows), torch.tensor(draws)),
+            "distinct": numbered(captions),
+            **self._tokens(captions),
+        }
+
+    def losses(self, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The losses (B,): of each text among the pictures and each picture among the texts, halved."""
+        return contrastive_losses(self._scores(prepared), prepared["distinct"])
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -72,19 +87,22 @@ class Clip:
         if not rows:
             return {}
         captions = [(self.validation.captions[row] or [""])[0] for row in rows]
-        scores = self._scores(captions, self.validation.read(rows))
-        right = (scores.argmax(dim=1).cpu() == torch.arange(len(rows))).float()
-        return {"loss": float(contrastive_losses(scores, captions).mean()), "recall": float(right.mean())}
+        told = {"pixels": self.validation.read(rows), **self._tokens(captions)}
+        scores = self._scores({name: value.to(self.model.device) for name, value in told.items()}).cpu()
+        right = (scores.argmax(dim=1) == torch.arange(len(rows))).float()
+        losses = contrastive_losses(scores, numbered(captions))
+        return {"loss": float(losses.mean()), "recall": float(right.mean())}
 
     def preview(self) -> Image.Image | None:
         """Nothing: it draws no pictures."""
         return None
 
-    def _scores(self, captions: list[str], pixels_B3HW: torch.Tensor) -> torch.Tensor:
+    def _tokens(self, captions: list[str]) -> dict[str, torch.Tensor]:
+        return dict(self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt"))
+
+    def _scores(self, told: dict[str, torch.Tensor]) -> torch.Tensor:
         """Scaled cosines of texts (rows) and pictures (columns), (B, B)."""
-        device = self.model.device
-        tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt").to(device)
-        answer = self.model(**tokens, pixel_values=pixels_B3HW.to(device))
+        answer = self.model(told["input_ids"], told["pixels"], told["attention_mask"])
         scale = self.model.logit_scale.exp().clamp(max=100)  # as the paper has it, section 2.5
         scores: torch.Tensor = scale * answer.text_embeds @ answer.image_embeds.T
         return scores
@@ -95,7 +113,7 @@ class Clip:
         for part in ("tokenizer", "text_encoder"):
             shutil.rmtree(out / part)
         model = self.model
-        model.load_state_dict(weights)
+        model.load_state_dict(weights)  # all of them learn
         model.to(next(iter(weights.values())).dtype)
         model.text_model.save_pretrained(out / "text_encoder")
         model.save_pretrained(out / "clip")
@@ -130,11 +148,15 @@ def augmented(pixels_B3HW: torch.Tensor, draws_BA: torch.Tensor) -> torch.Tensor
     return (coloured - pen).clamp(-1, 1)
 
 
-def contrastive_losses(scores_BB: torch.Tensor, captions: Sequence[str]) -> torch.Tensor:
-    """Cross entropy of each row and each column against the pairs with the same caption, halved, (B,)."""
+def numbered(captions: Sequence[str]) -> torch.Tensor:
+    """A number for each caption, the same for the same, (B,)."""
     numbers = {caption: number for number, caption in enumerate(captions)}
-    same = torch.tensor([numbers[caption] for caption in captions], device=scores_BB.device)
-    right_BB = (same[:, None] == same[None, :]).float()
+    return torch.tensor([numbers[caption] for caption in captions])
+
+
+def contrastive_losses(scores_BB: torch.Tensor, distinct_B: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of each row and each column against the pairs of the same number, halved, (B,)."""
+    right_BB = (distinct_B[:, None] == distinct_B[None, :]).float()
     right_BB /= right_BB.sum(dim=1, keepdim=True)
     texts = -(right_BB * scores_BB.log_softmax(dim=1)).sum(dim=1)
     pictures = -(right_BB * scores_BB.log_softmax(dim=0)).sum(dim=0)
@@ -184,8 +206,8 @@ def open_clip(params: TrainParams, processed: Path, base: Path) -> Clip:
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         raise StageError("train", "method clip reads square pictures of one size", "preprocess them to one")
     counts = Counter(caption for listed in train.captions for caption in listed)
-    shape = load_text_encoder(base).config
-    length = min(load_tokenizer(base).model_max_length, shape.max_position_embeddings)
+    shape = load_encoder(StableDiffusion(), base, "text_encoder").config
+    length = min(load_tokenizer(base, "text_encoder").model_max_length, shape.max_position_embeddings)
     tokenizer = train_tokenizer(counts.elements(), params.vocabulary, length)
     shared = {
         "hidden_size": shape.hidden_size,

@@ -3,8 +3,8 @@
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
@@ -12,23 +12,34 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from stages.core.draws import seed_of, uniform
-from stages.core.engine import progress
+from stages.core.draws import seed_of
+from stages.core.engine import ahead
 from stages.core.errors import StageError
+from stages.train.averages import average_weights
+from stages.train.bar import training_bar
 from stages.train.optimizers import make_optimizers
 from stages.train.order import rows_of
 from stages.train.params import TrainParams
+from stages.train.rates import learning_rate
 from stages.train.record import Record
+from stages.train.state import State
+
+Prepared = dict[str, torch.Tensor]  # a batch: what losses are worked out from, first dimension B each
 
 
 class Objective(Protocol):
     """What is learned: a model, how wrong it is on which rows, and what can be seen of it. One a method.
 
     Its length is the number of training rows; groups holds them apart by picture size: a batch is of one.
-    digest stands for what it reads, without the base.
+    digest stands for what it reads, without the base. rates: the modules that learn and each one's share of the rate.
+    splits: whether a batch's losses are the same worked out in parts. frozen: modules that are used and don't learn.
     """
 
-    model: torch.nn.Module
+    @property
+    def model(self) -> torch.nn.Module: ...
+
+    @property
+    def splits(self) -> bool: ...
 
     def __len__(self) -> int: ...
 
@@ -38,8 +49,20 @@ class Objective(Protocol):
     @property
     def groups(self) -> Sequence[Sequence[int]]: ...
 
-    def losses(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, list[str]]:
-        """The losses (B,) of these rows, and their keys; every draw is derived from sample number and key."""
+    @property
+    def rates(self) -> Sequence[tuple[torch.nn.Module, float]]: ...
+
+    @property
+    def frozen(self) -> Sequence[torch.nn.Module]: ...
+
+    def prepare(self, samples: Sequence[int], rows: Sequence[int]) -> tuple[list[str], Prepared]:
+        """The keys of these rows, and tensors (B, ...) on the CPU; every draw is derived from sample number and key.
+
+        `levels`, where there are any, are their places among the timesteps, 0 to 1.
+        """
+
+    def losses(self, prepared: Prepared) -> torch.Tensor:
+        """The losses (B,) of prepared rows, on the device where they are."""
 
     def validate(self) -> dict[str, float]:
         """Figures on held-out rows, `loss` among them; none where none are held out."""
@@ -47,114 +70,220 @@ class Objective(Protocol):
     def preview(self) -> Image.Image | None:
         """Something to look at."""
 
-    def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:
+    def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Any) -> None:
         """Write a whole model folder with these weights in their place."""
 
 
-def run_loop(params: TrainParams, objective: Objective, record: Record) -> dict[str, torch.Tensor]:
-    """Train to the last step, from the record's state if it has one; give back the weights to keep.
+class Step(torch.nn.Module):
+    """An objective's losses as a module's forward pass: what wraps it for several processes sees every call."""
 
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.splits = objective.model, objective.splits
+        self._losses = objective.losses
+
+    def forward(self, prepared: Prepared) -> torch.Tensor:
+        return self._losses(prepared)
+
+
+def run_loop(
+    params: TrainParams, objective: Objective, record: Record, accelerator: Accelerator
+) -> dict[str, torch.Tensor]:
+    """Train to the last step, or until validation stalls, from the record's state if it has one.
+
+    Gives back the weights to keep, by their names in the objective's model; those that don't learn are not among them.
     Raises StageError, naming step and pictures, when the loss is no number.
     """
-    accelerator = Accelerator(mixed_precision=params.precision)
-    if accelerator.num_processes > 1:
-        raise StageError(
-            "train", f"{accelerator.num_processes} processes", "start it with one: it can't share work yet"
-        )
-    network = objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
-    optimizers = make_optimizers(params, network)
     state = record.state
+    place(params, objective, accelerator.device)
+    weights = {name: weight for name, weight in objective.model.named_parameters() if weight.requires_grad}
+    optimizers = make_optimizers(params, objective.rates)
     if state.step:
-        network.load_state_dict(state.weights)
+        for name, weight in weights.items():
+            weight.data.copy_(state.weights[name])
         for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
             optimizer.load_state_dict(saved)
         print(f"going on after step {state.step}")
     else:
-        state.average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    network, *optimizers = accelerator.prepare(network, *optimizers)
+        if params.ema_decay:
+            state.average = {name: weight.detach().clone() for name, weight in weights.items()}
+        state.micro = params.batch_size // accelerator.num_processes
+    step, *optimizers = accelerator.prepare(Step(objective), *optimizers)
     state.average = {name: weight.to(accelerator.device) for name, weight in state.average.items()}
-    weights = dict(network.named_parameters())
-
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
+
     if not state.step:
-        look(params, objective, record)
-    with progress() as bar, hold_signals() as stop:
-        task = bar.add_task("train", total=params.steps, completed=state.step)
-        for step in range(state.step, params.steps):
-            network.train()
+        look(params, objective, record, weights, accelerator)
+    with training_bar(params, state.step, accelerator) as advance, hold_signals() as stop:
+        for batches in ahead(prepared_steps(params, objective, state.step, accelerator)):
+            objective.model.train()
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-                group["lr"] = learning_rate(params, step)
-            loss = 0.0
-            for part in range(params.accumulation):
-                with accelerator.autocast():
-                    losses = batch_losses(params, objective, step * params.accumulation + part)
-                accelerator.backward(losses.mean() / params.accumulation)
-                loss += float(losses.detach().mean()) / params.accumulation
-            accelerator.clip_grad_norm_(network.parameters(), params.max_grad_norm)
+                group["lr"] = learning_rate(params, state.step) * group["factor"]
+            losses = backward(params, step, batches, state, accelerator)
+            norm = accelerator.clip_grad_norm_(weights.values(), params.max_grad_norm)
+            taken = seen_by_all(accelerator, batches, losses, norm, bool(stop))
+            refuse_broken(state.step, batches, losses, taken)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            average_weights(params, state.average, weights, step)
-            state.step = step + 1
-            record.loss(loss)
-            look(params, objective, record)
-            if state.step % params.checkpoint_every == 0 or stop:
-                state.weights = network.state_dict()
+            if params.ema_decay:
+                average_weights(params, state.average, weights, state.step)
+            state.step += 1
+            record.step(taken.levels, taken.losses, taken.norm, learning_rate(params, state.step - 1))
+            look(params, objective, record, weights, accelerator)
+            if state.step % params.checkpoint_every == 0 or taken.stop:
+                state.weights = {name: weight.detach() for name, weight in weights.items()}
                 state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
                 state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
                 record.save()
-            if stop and state.step < params.steps:
-                raise SystemExit(128 + stop[0])
-            bar.advance(task)
-    return state.average if params.ema_decay else {name: weight.detach() for name, weight in weights.items()}
+            if taken.stop and state.step < params.steps:
+                raise SystemExit(128 + (stop[0] if stop else signal.SIGTERM))
+            advance()
+            if record.stalled(params.patience):
+                print(f"stopped after step {state.step}: {params.patience} validations without a lower loss")
+                break
+    kept = kept_weights(params, state.average, weights)
+    return record.best_weights(kept) if params.keep == "best" else kept
 
 
-def batch_losses(params: TrainParams, objective: Objective, number: int) -> torch.Tensor:
-    """The losses (B,) of batch `number`. Raises StageError if one is no number."""
-    samples = range(number * params.batch_size, (number + 1) * params.batch_size)
-    losses, keys = objective.losses(samples, rows_of(number, params.batch_size, objective.groups, params.seed))
-    if not losses.isfinite().all():
-        broken = [key for key, loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
-        raise StageError(
-            "train",
-            f"the loss of batch {number} is no number (pictures {', '.join(broken[:3])})",
-            "lower train.learning_rate, or use train.precision bf16 instead of fp16",
-        )
-    return losses
+def place(params: TrainParams, objective: Objective, device: torch.device) -> None:
+    """Bring every module to the device, in the memory format that convolutions like, and have it do as params say."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(params.precision)
+    for used in (objective.model, *objective.frozen):
+        used.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
+        for weight in used.parameters():
+            if half and device.type == "cuda" and not weight.requires_grad:
+                weight.data = weight.data.to(half)  # it is only read, and in that type
+    for learned, _ in objective.rates:
+        module: Any = learned
+        if params.gradient_checkpointing and hasattr(module, "enable_gradient_checkpointing"):
+            module.enable_gradient_checkpointing()
+        elif params.gradient_checkpointing and hasattr(module, "gradient_checkpointing_enable"):
+            module.gradient_checkpointing_enable()
+        if params.compile:
+            module.compile()
 
 
-def choose_caption(params: TrainParams, captions: list[int], sample: int, key: str) -> int:
-    """One of the picture's captions, or number 0, the empty one."""
-    if not captions or uniform(params.seed, "caption dropout", sample, key) < params.caption_dropout:
-        return 0
-    return captions[seed_of(params.seed, "caption", sample, key) % len(captions)]
+def prepared_steps(
+    params: TrainParams, objective: Objective, first: int, accelerator: Accelerator
+) -> Iterator[list[tuple[list[str], Prepared]]]:
+    """For each step from `first` on, this process's share of its batches, in pinned memory where a GPU waits."""
+    share = params.batch_size // accelerator.num_processes
+    mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    for step in range(first, params.steps):
+        batches = []
+        for number in range(step * params.accumulation, (step + 1) * params.accumulation):
+            rows = rows_of(number, params.batch_size, objective.groups, params.seed)
+            samples = range(number * params.batch_size, (number + 1) * params.batch_size)
+            keys, prepared = objective.prepare(samples[mine], rows[mine])
+            if accelerator.device.type == "cuda":
+                prepared = {name: value.pin_memory() for name, value in prepared.items()}
+            batches.append((keys, prepared))
+        yield batches
 
 
-def learning_rate(params: TrainParams, step: int) -> float:
-    """Of the optimiser step `step`, counted from 0: linear warm-up, then constant or half a cosine to 0."""
-    if step < params.warmup_steps:
-        return params.learning_rate * (step + 1) / params.warmup_steps
-    if params.schedule == "constant":
-        return params.learning_rate
-    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
-    return params.learning_rate * (1 + math.cos(math.pi * done)) / 2
+def backward(
+    params: TrainParams, step: Any, batches: list[tuple[list[str], Prepared]], state: State, accelerator: Accelerator
+) -> torch.Tensor:
+    """Gradients of the step's mean loss, worked out `state.micro` rows at a time; the losses, (rows,).
 
-
-@torch.no_grad()
-def average_weights(
-    params: TrainParams, average: dict[str, torch.Tensor], weights: dict[str, torch.nn.Parameter], step: int
-) -> None:
-    """Move the averaged weights towards the current ones; early on faster, as the first ones mean nothing.
-
-    decay = min(ema_decay, (1 + step) / (10 + step)) (TensorFlow's ExponentialMovingAverage).
+    Where memory runs out, half as many rows are tried from then on; the step's batch stays what it is.
+    Raises StageError when that can't help.
     """
-    decay = min(params.ema_decay, (1 + step) / (10 + step))
-    for name, weight in weights.items():
-        average[name].lerp_(weight, 1 - decay)
+    while True:
+        try:
+            return _backward(params, step, batches, state, accelerator)
+        except torch.OutOfMemoryError:
+            can = state.micro > 1 and accelerator.num_processes == 1 and step.splits
+            if not can:
+                advice = "lower train.batch_size and raise train.accumulation, or set train.gradient_checkpointing"
+                raise StageError("train", f"memory runs out at {state.micro} pictures at once", advice) from None
+        state.micro = (state.micro + 1) // 2
+        step.zero_grad()
+        torch.cuda.empty_cache()
+        print(f"memory ran out: {state.micro} pictures at once from here on; batches stay as large as they are")
 
 
-def look(params: TrainParams, objective: Objective, record: Record) -> None:
+def _backward(
+    params: TrainParams, step: Any, batches: list[tuple[list[str], Prepared]], state: State, accelerator: Accelerator
+) -> torch.Tensor:
+    parts = [
+        {name: value[start : start + state.micro] for name, value in batch.items()}
+        for keys, batch in batches
+        for start in range(0, len(keys), state.micro)
+    ]
+    rows, losses = sum(len(keys) for keys, _ in batches), []
+    for number, part in enumerate(parts):
+        # Dropout, where a part of the model has some, draws from this: in a resumed run too.
+        torch.manual_seed(seed_of(params.seed, "dropout", state.step, number, accelerator.process_index))
+        moved = {name: value.to(accelerator.device, non_blocking=True) for name, value in part.items()}
+        with nullcontext() if number == len(parts) - 1 else accelerator.no_sync(step):
+            found = step(moved)
+            accelerator.backward(found.sum() / rows)
+        losses.append(found.detach().float())
+    return torch.cat(losses)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step as all processes see it. levels: of the losses, -1 where there are none. stop: one was asked to end."""
+
+    losses: list[float]
+    levels: list[float]
+    norm: float
+    stop: bool
+
+
+def seen_by_all(
+    accelerator: Accelerator,
+    batches: list[tuple[list[str], Prepared]],
+    losses: torch.Tensor,
+    norm: torch.Tensor,
+    stop: bool,
+) -> Taken:
+    """Every process's losses, and whether any was told to stop, in the one wait for the device that a step has."""
+    levels = torch.cat([batch.get("levels", torch.full((len(keys),), -1.0)) for keys, batch in batches])
+    device = losses.device
+    ends = torch.stack([norm.detach().float().to(device), losses.new_tensor(float(stop))])
+    mine = torch.cat([losses, levels.to(device, torch.float32), ends])
+    everyone = accelerator.gather(mine).view(accelerator.num_processes, -1).tolist()
+    rows = len(losses)
+    return Taken(
+        [loss for one in everyone for loss in one[:rows]],
+        [level for one in everyone for level in one[rows : 2 * rows]],
+        everyone[0][-2],
+        any(one[-1] for one in everyone),
+    )
+
+
+def refuse_broken(number: int, batches: list[tuple[list[str], Prepared]], losses: torch.Tensor, taken: Taken) -> None:
+    """Raises StageError, naming pictures, if a loss of step `number` is no number in any process."""
+    if all(map(math.isfinite, taken.losses)):
+        return
+    keys = [key for some, _ in batches for key in some]
+    broken = [key for key, loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
+    raise StageError(
+        "train",
+        f"the loss of step {number} is no number (pictures {', '.join(broken[:3]) or 'of another process'})",
+        "lower train.learning_rate, or use train.precision bf16 instead of fp16",
+    )
+
+
+def kept_weights(
+    params: TrainParams, average: dict[str, torch.Tensor], weights: dict[str, torch.nn.Parameter]
+) -> dict[str, torch.Tensor]:
+    """The weights that a training gives back if it ends now."""
+    return average if params.ema_decay else {name: weight.detach() for name, weight in weights.items()}
+
+
+def look(
+    params: TrainParams,
+    objective: Objective,
+    record: Record,
+    weights: dict[str, torch.nn.Parameter],
+    accelerator: Accelerator,
+) -> None:
     """Where it is time, validate and draw a preview with the weights that would be kept, and log both.
 
     Both are due at the start, at the end and every so many steps.
@@ -165,23 +294,24 @@ def look(params: TrainParams, objective: Objective, record: Record) -> None:
     if not validates and not previews:
         return
     objective.model.eval()
-    with swapped(objective.model, record.state.average if params.ema_decay else {}):
+    kept = kept_weights(params, record.state.average, weights)
+    with swapped(weights, kept), accelerator.autocast():
         if validates:
-            record.validation(objective.validate())
-        if previews and (picture := objective.preview()):
+            record.validation(objective.validate(), kept if params.keep == "best" else None)
+        if previews and record.shows and (picture := objective.preview()):
             record.preview(picture)
 
 
 @contextmanager
-def swapped(model: torch.nn.Module, average: dict[str, torch.Tensor]) -> Iterator[None]:
-    """The model with the averaged weights in place of its own, for a while."""
-    own = {name: weight.data for name, weight in model.named_parameters()}
-    for name, weight in model.named_parameters():
-        weight.data = average.get(name, weight.data)
+def swapped(weights: dict[str, torch.nn.Parameter], others: dict[str, torch.Tensor]) -> Iterator[None]:
+    """The model with other weights in place of its own, for a while."""
+    own = {name: weight.data for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.data = others[name]
     try:
         yield
     finally:
-        for name, weight in model.named_parameters():
+        for name, weight in weights.items():
             weight.data = own[name]
 
 

@@ -1,85 +1,98 @@
-"""What moves the weights: AdamW; or Muon for the matrices and AdamW for the rest."""
+"""What moves the weights: the optimiser of `train.optimizer`, with a learning rate for each part of the model."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.optim import AdamW, Optimizer
 
+from stages.core.errors import StageError
+from stages.train.adafactor import Adafactor
+from stages.train.muon import Muon
 from stages.train.params import TrainParams
+
+Part = torch.nn.Module | Sequence[torch.nn.Parameter]
 
 LEAST = 16  # channels in and out from which on a weight is a matrix; first and last layers have fewer
 
 
-def make_optimizers(params: TrainParams, network: torch.nn.Module) -> list[Optimizer]:
-    """The optimisers that share the weights of `network`, one or two."""
-    tables = {
-        id(weight) for part in network.modules() if isinstance(part, torch.nn.Embedding) for weight in part.parameters()
-    }
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for weight in network.parameters():
-        is_matrix = weight.ndim >= 2 and min(weight.shape[:2]) >= LEAST and id(weight) not in tables
-        (matrices if params.optimizer == "muon" and is_matrix else others).append(weight)
-    betas = (params.beta1, params.beta2)
+def make_optimizers(params: TrainParams, trained: torch.nn.Module | Sequence[tuple[Part, float]]) -> list[Optimizer]:
+    """The optimisers that share the weights of `trained` that have a gradient: one; of muon one or two.
+
+    trained: a network, or several with the factor by which each one's learning rate differs, such as a UNet at 1 and
+    its text encoder at 0.5. A group of weights holds its factor: at every step
+    `group["lr"] = learning_rate(params, step) * group["factor"]`. Muon must be told of embeddings, which are no
+    matrices to it: where there are some, hand over modules instead of lists of weights.
+
+    Raises StageError where the optimiser isn't installed (see `TrainParams.verify`), or can't have several rates.
+    """
+    params.verify()
+    parts = [(trained, 1.0)] if isinstance(trained, torch.nn.Module) else trained
+    if params.optimizer == "prodigy" and len({factor for _, factor in parts}) > 1:
+        raise StageError(
+            "train", "prodigy finds one learning rate for all weights, and was given several", "choose adamw for that"
+        )
+    matrices: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for part, factor in parts:
+        whole, rest = split_matrices(part) if params.optimizer == "muon" else ([], list(weights_of(part)))
+        shared = {"factor": factor, "lr": params.learning_rate * factor, "weight_decay": params.weight_decay}
+        matrices += [{"params": whole, **shared}] if whole else []
+        others += [{"params": rest, **shared}] if rest else []
     optimizers: list[Optimizer] = []
     if others:
-        optimizers.append(
-            AdamW(others, lr=params.learning_rate, betas=betas, weight_decay=params.weight_decay, fused=True)
-        )
+        optimizers.append(make_optimizer(params, others))
     if matrices:
-        optimizers.append(Muon(matrices, params.learning_rate, params.weight_decay))
+        optimizers.append(Muon(matrices, params.learning_rate))
     return optimizers
 
 
-class Muon(Optimizer):
-    """Momentum whose every step is made orthogonal, so that weak directions are learned as fast as strong ones.
+def make_optimizer(params: TrainParams, groups: list[dict[str, Any]]) -> Optimizer:
+    """The one that takes any weight; AdamW beside Muon.
 
-    Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with Nesterov's momentum; a step's size is that of
-    AdamW's at the same learning rate, 0.2 sqrt(max(out, in)) (Liu et al., arXiv 2502.16982, eq. 4). A convolution's
-    weight is a matrix of out x (in x height x width). torch.optim.Muon takes matrices only, and sums in bfloat16,
-    which a CPU without such instructions does at a tenth of the speed.
+    Adafactor: Shazeer and Stern, arXiv 1804.04235. AdamW: Loshchilov and Hutter, arXiv 1711.05101; in 8 bits:
+    Dettmers et al., arXiv 2110.02861. Lion: Chen et al., arXiv 2302.06675. Prodigy: Mishchenko and Defazio,
+    arXiv 2306.06101, set as its authors advise for diffusion models.
     """
+    rate = params.learning_rate
+    beta2 = params.beta2 if params.beta2 is not None else 0.99 if params.optimizer == "lion" else 0.999
+    betas = (params.beta1, beta2)
+    optimizer: Optimizer
+    match params.optimizer:
+        case "adafactor":
+            optimizer = Adafactor(groups, rate)
+        case "adamw_8bit":
+            from bitsandbytes.optim import AdamW8bit
 
-    def __init__(
-        self, weights: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95
-    ) -> None:
-        super().__init__(weights, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+            optimizer = AdamW8bit(groups, lr=rate, betas=betas)
+        case "lion":
+            from lion_pytorch import Lion
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  # torch's signature; no caller here has a closure
-        """Move every weight that has a gradient."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
-                ahead = weight.grad.add(momentum, alpha=group["momentum"])
-                direction = orthogonal(ahead.flatten(1)).view(weight.shape)
-                size = 0.2 * max(len(weight), weight.numel() // len(weight)) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)
+            optimizer = Lion(groups, lr=rate, betas=betas)
+        case "prodigy":
+            from prodigyopt import Prodigy
+
+            optimizer = Prodigy(groups, lr=rate, betas=betas, use_bias_correction=True, safeguard_warmup=True)
+        case "adamw" | "muon":
+            optimizer = AdamW(groups, lr=rate, betas=betas, fused=True)
+    return optimizer
 
 
-def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """About U V^T of a matrix U S V^T: its singular values come to lie between 0.5 and 1.5, tiny ones below.
+def split_matrices(part: Part) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The weights that are matrices, and the rest: biases, embeddings, first and last layers."""
+    modules = part.modules() if isinstance(part, torch.nn.Module) else ()
+    tables = {
+        id(weight) for module in modules if isinstance(module, torch.nn.Embedding) for weight in module.parameters()
+    }
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    for weight in weights_of(part):
+        is_matrix = weight.ndim >= 2 and min(weight.shape[:2]) >= LEAST and id(weight) not in tables
+        (matrices if is_matrix else others).append(weight)
+    return matrices, others
 
-    Newton-Schulz iteration X <- (a + b X X^T + c (X X^T)^2) X with Jordan et al.'s coefficients. For matrices
-    at least twice as long as wide only the small product X X^T is iterated and X multiplied once, the same
-    polynomial for less than half of the work.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x: torch.Tensor = matrix / (matrix.norm() + 1e-7)
-    if turned := x.shape[0] > x.shape[1]:
-        x = x.T
-    if x.shape[1] < 2 * x.shape[0]:
-        for _ in range(steps):
-            gram = x @ x.T
-            x = a * x + (b * gram + c * gram @ gram) @ x
-    else:
-        one = torch.eye(len(x), dtype=x.dtype, device=x.device)
-        gram, product = x @ x.T, one
-        for _ in range(steps):
-            factor = a * one + b * gram + c * gram @ gram
-            product, gram = factor @ product, factor @ gram @ factor
-        x = product @ x
-    return x.T if turned else x
+
+def weights_of(part: Part) -> Iterator[torch.nn.Parameter]:
+    """Those that learn."""
+    weights = part.parameters() if isinstance(part, torch.nn.Module) else part
+    return (weight for weight in weights if weight.requires_grad)

@@ -1,23 +1,32 @@
 """What a training leaves to look at: curves and previews, kept with the state and cut back to it."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from dvclive import Live
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from stages.core.files import replacing
+from stages.train.params import TrainParams
 from stages.train.state import State, save_state
+
+BEST = "best.safetensors"
 
 
 class Record:
     """Logs to dvclive as the training goes, and again from the state when it goes on.
 
     What dvclive wrote after the last saved state is lost with the killed run, so
-    the curve has each step once.
+    the curve has each step once. Of several processes one writes: the others have no `live`.
     """
 
-    def __init__(self, live: Live, folder: Path, state: State, every: int) -> None:
-        self.live, self.folder, self.state, self.every = live, folder, state, every
+    def __init__(self, params: TrainParams, live: Live | None, folder: Path, state: State) -> None:
+        self.params, self.live, self.folder, self.state = params, live, folder, state
+        if live is None:
+            return
         shutil.rmtree(Path(live.dir) / "previews", ignore_errors=True)
         (folder / "previews").mkdir(exist_ok=True)
         for step, name, value in state.curve:
@@ -28,18 +37,54 @@ class Record:
             else:
                 path.unlink()
 
-    def loss(self, value: float) -> None:
-        """Take one step's training loss; every `every` steps their mean is logged."""
-        losses = self.state.losses
-        losses.append(value)
-        if self.state.step % self.every == 0:
-            self._add("train/loss", sum(losses) / len(losses))
-            losses.clear()
+    @property
+    def shows(self) -> bool:
+        """Whether previews are looked at here."""
+        return self.live is not None
 
-    def validation(self, figures: dict[str, float]) -> None:
-        """Log what was measured on held-out pictures."""
+    def step(self, levels: Sequence[float], losses: Sequence[float], norm: float, rate: float) -> None:
+        """Take one step's losses; every `log_every` steps their mean is logged, and that of each bin of levels."""
+        seen = self.state.losses
+        seen += zip(levels, losses, strict=True)
+        if self.state.step % self.params.log_every:
+            return
+        self._add("train/loss", sum(loss for _, loss in seen) / len(seen))
+        bins = self.params.loss_bins
+        for part in range(bins):
+            found = [loss for level, loss in seen if level >= 0 and min(int(level * bins), bins - 1) == part]
+            if found:
+                self._add(f"train/bins/{part:02d}", sum(found) / len(found))
+        self._add("train/gradient_norm", norm)
+        self._add("train/learning_rate", rate)
+        seen.clear()
+
+    def validation(self, figures: dict[str, float], weights: dict[str, torch.Tensor] | None) -> None:
+        """Log what was measured on held-out pictures; the weights that were, where they are the best, are kept."""
         for name, value in figures.items():
             self._add(f"validation/{name}", value)
+        if figures and self.live is not None:
+            print(f"step {self.state.step}: validation loss {figures['loss']:.4f}", flush=True)
+        losses = self._validated()
+        if weights and losses and min(losses) == losses[-1] and self.live is not None:
+            with replacing(self.folder / BEST) as temporary:
+                save_file({name: weight.contiguous().cpu() for name, weight in weights.items()}, temporary)
+
+    def _validated(self) -> list[float]:
+        return [value for _, name, value in self.state.curve if name == "validation/loss"]
+
+    def stalled(self, patience: int) -> bool:
+        """Whether so many validations in a row had no lower loss than the best before; never if patience is 0."""
+        losses = self._validated()
+        return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+
+    def best_weights(self, last: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights of the lowest validation loss; the last ones where nothing was validated.
+
+        The file may be of a later step than the state that a killed run went on from: that step has been taken again
+        since, with the same weights.
+        """
+        path = self.folder / BEST
+        return load_file(path) if path.exists() else last
 
     def preview(self, picture: Image.Image) -> None:
         """Keep the picture and show it."""
@@ -48,17 +93,20 @@ class Record:
         self._show(path)
 
     def save(self) -> None:
-        save_state(self.folder, self.state)
+        if self.live is not None:
+            save_state(self.folder, self.state)
 
     def _add(self, name: str, value: float) -> None:
         self.state.curve.append((self.state.step, name, value))
         self._log(self.state.step, name, value)
 
     def _log(self, step: int, name: str, value: float) -> None:
-        self.live.step = step
-        self.live.log_metric(name, value, timestamp=False)
+        if self.live is not None:
+            self.live.step = step
+            self.live.log_metric(name, value, timestamp=False)
 
     def _show(self, path: Path) -> None:
-        target = Path(self.live.dir) / "previews" / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        if self.live is not None:
+            target = Path(self.live.dir) / "previews" / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from stages.core.errors import StageError
 from stages.core.files import folder_digest, scratch, sync
 from stages.core.params import Section
 
-LIBRARIES = ("accelerate", "diffusers", "tokenizers", "torch", "transformers")
+LIBRARIES = ("accelerate", "diffusers", "peft", "tokenizers", "torch", "transformers")
+OPTIMIZERS = ("bitsandbytes", "lion-pytorch", "prodigyopt")  # where they are installed
 
 
 @dataclass
 class State:
     """Where a training is after `step` optimiser steps.
 
-    curve: (step, name, value) of all that was logged. losses: of the steps since the
-    last logged mean. optimizers: their own states. scaler: of fp16's gradients.
+    curve: (step, name, value) of all that was logged. losses: (level, loss) of the pictures since the
+    last logged mean. optimizers: their own states. scaler: of fp16's gradients. micro: pictures at once.
     """
 
     step: int = 0
@@ -33,25 +35,30 @@ class State:
     average: dict[str, torch.Tensor] = field(default_factory=dict)
     optimizers: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[int, str, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
+    micro: int = 1
 
 
 def fingerprint(params: Section, *inputs: str) -> str:
     """What a training is made of: params, inputs' digests, code and the libraries that do the sums."""
     code = [folder_digest(folder, "*.py") for folder in (Path(__file__).parent, Path(__file__).parents[1] / "core")]
-    parts = [params.model_dump_json(), *inputs, *code, *(f"{name} {version(name)}" for name in LIBRARIES)]
+    libraries = [*LIBRARIES, *(name for name in OPTIMIZERS if find_spec(name.replace("-", "_")))]
+    parts = [params.model_dump_json(), *inputs, *code, *(f"{name} {version(name)}" for name in libraries)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 @contextmanager
-def state_folder(name: str) -> Iterator[Path]:
-    """The folder for one training's state, held by this process alone.
+def state_folder(name: str, held: bool = True) -> Iterator[Path]:
+    """The folder for one training's state, held by this process alone (or by another one of the same training).
 
     It lies outside the outputs: DVC removes those before each run. Raises
     StageError if another process works on the same training.
     """
     folder = scratch("train", name)
+    if not held:
+        yield folder
+        return
     try:
         with FileLock(folder / "lock", timeout=0):
             yield folder
@@ -77,6 +84,6 @@ def load_state(folder: Path) -> State | None:
     if not path.exists():
         return None
     try:
-        return State(**torch.load(path, weights_only=True))
+        return State(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, OSError, TypeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError):
         raise StageError(str(path), "is damaged", "delete it to train from the start") from None

@@ -13,8 +13,9 @@ from stages.base.params import BaseParams
 from stages.base.random_model import character_tokenizer, random_pipeline
 from stages.base.run import main
 from stages.core.errors import StageError
+from stages.core.families.known import load_pipeline
 from stages.core.files import folder_digest
-from stages.core.models import load_pipeline, load_schedule
+from stages.core.process import Diffusion, load_process
 from stages.core.sampling import SCHEDULERS, Drawing, draw, set_scheduler
 
 SHIPPED = Path("models/tiny-sd")
@@ -38,7 +39,9 @@ def test_a_folder_is_copied_and_loads(tiny: Path, tmp_path: Path) -> None:
     main(BaseParams(model="folder:tiny"), tiny.parent, SHIPPED, tmp_path / "base")
     pipeline = load_pipeline(tmp_path / "base")
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
-    assert load_schedule(tmp_path / "base").config.num_train_timesteps == 1000
+    process = load_process(tmp_path / "base")
+    assert isinstance(process, Diffusion)
+    assert process.steps == 1000
 
 
 def test_the_model_that_comes_with_the_project(tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_half_precision_variants_get_the_plain_name_and_pickles_stay(tiny: Path,
         (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
         (
             lambda folder: (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"})),
-            "is a FluxPipeline; use a StableDiffusionPipeline",
+            "is a FluxPipeline; use one of StableDiffusionPipeline",
         ),
         (lambda folder: (folder / "vae").rename(folder / "gone"), "has no part vae"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages.core.pictures import SHOWN, Picture, decode
 from tests.pictures import bomb, drawing, encoded, rotated_by_exif, sixteen_bit, with_profile
@@ -114,6 +114,44 @@ def test_reduced_pictures_keep_their_size_in_the_row() -> None:
     assert difference(decode(encoded(IMAGE), WHITE, 10_000_000, side=128), IMAGE) == 0  # never enlarged
 
 
+def test_samples_stay_ycbcr_where_a_jpeg_says_so_and_has_no_profile() -> None:
+    def mode(data: bytes) -> str:
+        picture = decode(data, WHITE, 10_000_000, least=16)
+        assert picture.image is not None
+        return picture.image.mode
+
+    jfif = encoded(IMAGE, "JPEG")
+    bare = jfif[:2] + jfif[20:]  # without its APP0, as cameras write them
+    assert b"JFIF" not in bare
+    assert mode(jfif) == mode(bare) == "YCbCr"
+    for data in (
+        encoded(IMAGE, "JPEG", keep_rgb=True),
+        with_profile(IMAGE, "JPEG"),
+        encoded(IMAGE),
+        encoded(IMAGE.convert("L"), "JPEG"),
+    ):
+        assert mode(data) == "RGB"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_box_is_where_the_picture_lies(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = decode(encoded(drawing(2, (402, 301)), "JPEG", exif=exif), WHITE, 10_000_000, least=75)
+    assert picture.image is not None
+    lies = orientation > 4
+    assert picture.image.size == ((76, 101) if lies else (101, 76))
+    left, top, right, bottom = picture.box
+    assert (right - left, bottom - top) == ((75.25, 100.5) if lies else (100.5, 75.25))
+    corner = Image.new("L", (2, 2))
+    corner.putpixel((0, 0), 255)  # where stored pixels begin
+    corner.getexif()[0x0112] = orientation
+    turned = np.asarray(ImageOps.exif_transpose(corner))
+    y, x = (int(place) for place in np.argwhere(turned == 255)[0])
+    assert left == (0 if x == 0 else picture.image.width - (right - left))
+    assert top == (0 if y == 0 else picture.image.height - (bottom - top))
+
+
 def test_broken_exif_is_none() -> None:
     whole = bytearray(rotated_by_exif(IMAGE))
     start = whole.index(b"Exif\0\0") + 6
@@ -145,3 +183,5 @@ def test_no_bytes_can_raise(kind: str, several: bool, data: st.DataObject) -> No
     broken = bytes(original[: data.draw(st.integers(0, len(original)))])
     picture = opened(broken)
     assert (picture.image is None) == (picture.code not in SHOWN)
+    # What inspect could open preprocess can.
+    assert decode(broken, WHITE, 10_000_000, least=1).code == picture.code

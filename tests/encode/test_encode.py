@@ -1,12 +1,9 @@
 """Latents belong to their picture, embeddings to their caption."""
 
-import io
 import json
 import math
 import shutil
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -16,32 +13,20 @@ import torch
 from stages.base.random_model import random_pipeline
 from stages.core import latents as latents_module
 from stages.core.errors import StageError
-from stages.core.files import file_digest, folder_digest
+from stages.core.families.family import open_encoders
+from stages.core.families.known import family_of
 from stages.core.latents import Latents, latents_digest
-from stages.core.models import load_text_encoder, load_tokenizer, load_vae
+from stages.core.models import load_vae
 from stages.core.pairs import write_table
 from stages.core.pixels import to_pixels
-from stages.encode import run as encode_run
+from stages.encode import shards
 from stages.encode.params import EncodeParams
 from stages.encode.run import main
 from stages.preprocess.run import PROCESSED
+from tests.encode.rows import SMALL, in_turn, lay, numbered
 from tests.pictures import drawing, encoded
 
-SMALL = EncodeParams(batch_size=4)
 CAPTIONS = [["a fox", "zebra"], ["a fox"], [], ["bear"], ["a fox", "bear"]]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    random_pipeline("tiny", 0).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
 @pytest.fixture
@@ -53,6 +38,8 @@ def processed(tmp_path: Path) -> Path:
             "image": {"bytes": encoded(drawing(number, (32, 32))), "path": ""},
             "width": 32,
             "height": 32,
+            **dict.fromkeys(("original_width", "original_height"), 64),
+            **dict.fromkeys(("crop_x", "crop_y"), -1),
             "captions": captions,
             "split": "validation" if number == 3 else "train",
             "role": "train",
@@ -71,24 +58,23 @@ def processed(tmp_path: Path) -> Path:
 def test_every_row_has_its_own_latents_and_captions(
     base: Path, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (latents_module, encode_run):
+    for module in (latents_module, shards):
         monkeypatch.setattr(module, "CAPTIONS_A_SHARD", 2)  # so that four captions lie in two shards
     main(EncodeParams(batch_size=2, dtype="float32"), processed, base, tmp_path / "out", tmp_path / "m.json")
     train = Latents(tmp_path / "out", "train")
     assert train.keys == ["5/0", "7/0", "8/0", "8/0", "8/0", "9/0"]  # an epoch shows one of them three times
     assert len(Latents(tmp_path / "out", "validation")) == 1
-    vae, encoder, tokenizer = load_vae(base), load_text_encoder(base), load_tokenizer(base)
+    vae, (encoder,) = load_vae(base), open_encoders(family_of(base), base)
     batch = train.read([5, 0])
     for row, number in enumerate((0, 4)):
         posterior = vae.encode(to_pixels([encoded(drawing(number, (32, 32)))])).latent_dist
         torch.testing.assert_close(batch.mean[row], posterior.mean[0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(batch.std[row], posterior.std[0], atol=1e-5, rtol=1e-4)
         for number_of_caption, caption in zip(batch.captions[row], CAPTIONS[number], strict=True):
-            ids = tokenizer([caption], padding="max_length", truncation=True, return_tensors="pt").input_ids
-            expected = encoder(ids).last_hidden_state[0]
-            torch.testing.assert_close(train.text([number_of_caption])[0], expected, atol=1e-5, rtol=1e-4)
-    ids = tokenizer([""], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    torch.testing.assert_close(train.text([0])[0], encoder(ids).last_hidden_state[0], atol=1e-5, rtol=1e-4)
+            expected = encoder.model(encoder.tokens([caption])).last_hidden_state
+            torch.testing.assert_close(train.text([number_of_caption]).embeddings, expected, atol=1e-5, rtol=1e-4)
+    empty = encoder.model(encoder.tokens([""])).last_hidden_state
+    torch.testing.assert_close(train.text([0]).embeddings, empty, atol=1e-5, rtol=1e-4)
     assert json.loads((tmp_path / "m.json").read_text())["captions"] == 3
 
 
@@ -112,36 +98,6 @@ def test_damaged_shards_are_named(base: Path, processed: Path, tmp_path: Path) -
     (tmp_path / "out" / "pictures" / "00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match=r"00000\.safetensors: can't be read .*; run encode again"):
         Latents(tmp_path / "out", "train").read([5])
-
-
-def numbered(number: int, size: tuple[int, int] = (32, 32), caption: str = "a fox") -> dict[str, Any]:
-    return {
-        "key": f"{number:02d}",
-        "variant": 0,
-        "image": {"bytes": encoded(drawing(number, size)), "path": ""},
-        "width": size[0],
-        "height": size[1],
-        "captions": [caption],
-        "split": "validation" if number == 0 else "train",
-        "role": "train",
-        "repeats": 1,
-    }
-
-
-def lay(folder: Path, rows: list[dict[str, Any]], per_shard: int = 6) -> Path:
-    (folder / "a").mkdir(parents=True)
-    for number in range(0, len(rows), per_shard):
-        table = pa.Table.from_pylist(rows[number : number + per_shard], schema=PROCESSED)
-        write_table(table, folder / "a" / f"{number:05d}.parquet")
-    return folder
-
-
-def in_turn(processed: Path, base: Path, out: Path, params: EncodeParams = SMALL) -> tuple[str, str]:
-    """A digest of latents and metrics, and what was said of what is new."""
-    said = io.StringIO()
-    with redirect_stdout(said):
-        main(params, processed, base, out, out.with_suffix(".json"))
-    return folder_digest(out) + file_digest(out.with_suffix(".json")), said.getvalue().splitlines()[-1]
 
 
 @torch.no_grad()

@@ -1,12 +1,9 @@
 """Finished pictures: right size, right place, nothing lost."""
 
 import io
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,12 +11,21 @@ from PIL import Image, ImageOps
 
 from stages.clean.run import MANIFEST
 from stages.core.errors import StageError
-from stages.core.pairs import RAW, Pair, ShardWriter, shards_below, write_table
+from stages.core.pairs import shards_below, write_table
 from stages.core.params import parse_section
+from stages.core.pictures import whole
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.run import main
-from stages.preprocess.transform import Crop, fit_frame
-from tests.pictures import drawing, encoded, rotated_by_exif, sixteen_bit, with_profile
+from stages.preprocess.transform import Crop, Upright, fit_frame, open_picture
+from tests.pictures import (
+    drawing,
+    encoded,
+    rotated_by_exif,
+    sixteen_bit,
+    sixteen_bit_colours,
+    with_other_profile,
+    with_profile,
+)
+from tests.preprocess.making import drawings, make, opened, preprocess
 
 
 def params(**values: object) -> PreprocessParams:
@@ -27,7 +33,7 @@ def params(**values: object) -> PreprocessParams:
 
 
 def fit(image: Image.Image, **values: object) -> tuple[Image.Image, Crop] | None:
-    return fit_frame(params(**values), image, image.size, (32, 32))
+    return fit_frame(params(**values), Upright.whole(image), (32, 32))
 
 
 def test_a_picture_of_the_right_size_is_left_alone() -> None:
@@ -55,48 +61,6 @@ def test_the_crop_is_the_middle_and_pads_are_background() -> None:
 def test_small_pictures_are_not_blown_up() -> None:
     assert fit(drawing(1, (16, 40)), max_upscale=2.0) is not None
     assert fit(drawing(1, (15, 40)), max_upscale=2.0) is None
-
-
-def make(folder: Path, pictures: list[bytes], kept: list[int], validation: tuple[int, ...] = ()) -> None:
-    """data/raw in several shards, and data/clean that keeps some."""
-    writer = ShardWriter(folder / "raw" / "a", RAW)
-    for number, data in enumerate(pictures):
-        writer.add(Pair(f"{number:064x}", data, f"{number}.png", ["x"], "a").row(), 1)
-        if number % 3 == 2:
-            writer.close()
-    writer.close()
-    found = [
-        {
-            "key": row.key,
-            "source": "a",
-            "shard": path.relative_to(folder / "raw").as_posix(),
-            "row": place,
-            "captions": ["a left hand"],
-            "split": "validation" if int(row.key, 16) in validation else "train",
-            "role": "train",
-            "repeats": 1,
-        }
-        for path in shards_below(folder / "raw")
-        for place, row in enumerate(pd.read_parquet(path, columns=["key"]).itertuples())
-    ]
-    (folder / "clean").mkdir()
-    chosen = [row for row in found if int(row["key"], 16) in kept]
-    write_table(pa.Table.from_pylist(chosen, schema=MANIFEST), folder / "clean" / "manifest.parquet")
-
-
-def preprocess(folder: Path, out: str = "out", **values: object) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Run the stage on what `make` made: its rows and its figures."""
-    main(params(**values), folder / "raw", folder / "clean", folder / out, folder / "m.json")
-    tables = [pq.read_table(path).to_pandas() for path in shards_below(folder / out)]
-    return pd.concat(tables, ignore_index=True), json.loads((folder / "m.json").read_text())
-
-
-def opened(row: Any) -> Image.Image:
-    return Image.open(io.BytesIO(row["image"]["bytes"]))
-
-
-def drawings(*sizes: tuple[int, int]) -> list[bytes]:
-    return [encoded(drawing(number, size)) for number, size in enumerate(sizes)]
 
 
 def test_kept_is_rows_plus_too_small(in_folder: Path) -> None:
@@ -131,6 +95,8 @@ def odd_formats(image: Image.Image) -> dict[str, tuple[bytes, Image.Image, int]]
     over.paste(image.crop((24, 0, 48, 48)), (24, 0))
     cmyk = image.convert("CMYK")
     few = image.quantize(64)
+    few_over = few.convert("RGB")
+    few_over.paste((255, 0, 255), mask=few.point([255, *[0] * 255], "L"))
     return {
         "exif": (rotated_by_exif(image), image, 40),
         "cmyk": (encoded(cmyk, "TIFF"), cmyk.convert("RGB"), 0),
@@ -140,6 +106,12 @@ def odd_formats(image: Image.Image) -> dict[str, tuple[bytes, Image.Image, int]]
         "animated": (encoded(image, "WEBP", lossless=True, save_all=True, append_images=[over]), image, 0),
         "grey": (encoded(image.convert("L")), grey, 0),
         "profile": (with_profile(image), image, 2),
+        "another profile": (*with_other_profile(image), 2),
+        "sixteen_bit_colours": (sixteen_bit_colours(image), image, 0),
+        "rgb_jpeg": (encoded(image, "JPEG", quality=100, keep_rgb=True), image, 2),
+        "cmyk_jpeg": (encoded(cmyk, "JPEG", quality=100), cmyk.convert("RGB"), 6),
+        "profile_jpeg": (with_profile(image, "JPEG", quality=100, subsampling=0), image, 4),
+        "transparent_palette": (encoded(few, transparency=0), few_over, 0),
     }
 
 
@@ -168,9 +140,62 @@ def test_orientation_comes_before_size_also_where_a_jpeg_is_reduced(in_folder: P
     assert (row["original_width"], row["original_height"]) == ((400, 600) if lies else (600, 400))
     assert (row["width"], row["height"]) == ((24, 40) if lies else (40, 24))
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(stored, "JPEG", exif=exif, quality=95))))
-    wanted = fit_frame(params(), upright, upright.size, (row["width"], row["height"]))
+    wanted = fit_frame(params(), Upright.whole(upright), (row["width"], row["height"]))
     assert wanted is not None
     assert np.abs(np.asarray(opened(row), int) - np.asarray(wanted[0], int)).mean() < 3
+
+
+def exactly(image: Image.Image, size: tuple[int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Lanczos with nothing rounded."""
+    bands = [band.convert("F").resize(size, Image.Resampling.LANCZOS) for band in image.split()]
+    return np.stack([np.asarray(band, float) for band in bands], axis=2).clip(0, 255)
+
+
+def test_a_reduced_jpeg_is_rounded_once() -> None:
+    """Half a level at most from what its samples say; rounded before resizing, or between passes, it is further off."""
+    data = encoded(drawing(6, (200, 200)).resize((256, 256), Image.Resampling.BICUBIC), "JPEG", quality=90)
+    stored = Image.open(io.BytesIO(data))
+    stored.draft("YCbCr", (128, 128))
+    luma, blue, red = np.moveaxis(exactly(stored, (32, 32)), 2, 0)
+    wanted = np.stack([luma + 1.402 * (red - 128), luma + 1.772 * (blue - 128)], axis=2).clip(0, 255)
+    upright = open_picture(params(), data, 128)
+    assert upright is not None
+    fitted = fit_frame(params(), upright, (32, 32))
+    assert fitted is not None
+    assert np.abs(np.asarray(fitted[0])[..., [0, 2]] - wanted).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_resampled_from_where_its_picture_lies(orientation: int) -> None:
+    """203 px decoded at half their size fill 101.5 of 102: taken for 102, all would be shifted."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = drawing(9, (203, 203)).resize((26, 26)).resize((203, 203), Image.Resampling.BICUBIC)
+    data = encoded(smooth, "JPEG", exif=exif, quality=95, subsampling=0)
+    wanted = exactly(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), (32, 32))
+    upright = open_picture(params(), data, 80)
+    assert upright is not None
+    assert upright.image.size == (102, 102)
+    errors = []
+    for one in (upright, Upright(upright.image, upright.size, whole(upright.image))):
+        fitted = fit_frame(params(), one, (32, 32))
+        assert fitted is not None
+        errors.append(np.sqrt(np.square(np.asarray(fitted[0]) - wanted).mean()))
+    assert errors[0] < 0.7
+    assert errors[1] > 1.5 * errors[0]
+
+
+def test_colours_of_a_reduced_jpeg_are_those_that_decoders_show() -> None:
+    for subsampling in (0, 2):
+        data = encoded(drawing(8, (64, 64)), "JPEG", quality=95, subsampling=subsampling)
+        upright = open_picture(params(), data, 32)
+        assert upright is not None
+        assert (upright.image.mode, upright.image.size) == ("YCbCr", (32, 32))
+        fitted = fit_frame(params(), upright, (32, 32))
+        shown = Image.open(io.BytesIO(data))
+        shown.draft("RGB", (32, 32))
+        assert fitted is not None
+        assert np.abs(np.asarray(fitted[0], int) - np.asarray(shown, int)).max() <= 1
 
 
 ALL = {"flip": "swap", "conditions": ["canny", "palette"], "fit": "bucket", "bucket_step": 8}

@@ -9,7 +9,7 @@ from PIL import Image
 from stages.preprocess.buckets import Size
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.sides import names_sides, swap_sides
-from stages.preprocess.transform import Crop
+from stages.preprocess.transform import Crop, Upright
 from stages.preprocess.variants import Variant, drawn, mirrored
 from tests.pictures import drawing
 
@@ -72,7 +72,7 @@ def test_swapping_twice_changes_nothing(caption: str) -> None:
 )
 def test_a_white_picture_stays_white_to_the_corners(key: str, rotate: float, crop: float, frame: Size) -> None:
     image = Image.new("RGB", (200, 150), (255, 255, 255))
-    shown = list(drawn(params(rotate=max(rotate, 0.1), crop=crop), image, image.size, frame, key))
+    shown = list(drawn(params(rotate=max(rotate, 0.1), crop=crop), Upright.whole(image), frame, key))
     for variant in shown:
         assert variant.image.size == frame
         assert variant.image.getcolors() == [(frame[0] * frame[1], (255, 255, 255))]
@@ -82,7 +82,7 @@ def test_a_turn_is_about_the_middle_and_by_the_angle_drawn() -> None:
     """A horizontal bar through the middle stays there and gets the slope of the draw."""
     image = Image.new("RGB", (256, 256))
     image.paste((255, 255, 255), (0, 126, 256, 130))
-    (turned,) = drawn(params(rotate=30.0, variants=1), image, image.size, (128, 128), "ab")
+    (turned,) = drawn(params(rotate=30.0, variants=1), Upright.whole(image), (128, 128), "ab")
     rows = np.asarray(turned.image.convert("L"), float)
     middles = (rows * np.arange(0.5, 128)[:, None]).sum(0) / rows.sum(0)
     assert abs(middles.mean() - 64) < 1
@@ -94,7 +94,7 @@ def test_a_crop_keeps_its_share_and_lies_inside() -> None:
     across = np.broadcast_to(np.linspace(0, 255, 256), (256, 256))
     image = Image.fromarray(np.stack([across, across.T, across * 0], 2).astype(np.uint8))
     spans = []
-    for variant in drawn(params(crop=0.25, variants=20), image, image.size, (64, 64), "ab"):
+    for variant in drawn(params(crop=0.25, variants=20), Upright.whole(image), (64, 64), "ab"):
         shown = np.asarray(variant.image, float)
         spans += [np.ptp(shown[..., 0]) / 255, np.ptp(shown[..., 1]) / 255]
         assert variant.crop.x >= 0
@@ -108,7 +108,7 @@ def test_draws_belong_to_key_variant_and_seed() -> None:
 
     def made(key: str, **augment: object) -> list[bytes]:
         values = {"rotate": 8.0, "crop": 0.1, "jitter": 0.1, **augment}
-        return [v.image.tobytes() for v in drawn(params(**values), image, image.size, (64, 64), key)]
+        return [v.image.tobytes() for v in drawn(params(**values), Upright.whole(image), (64, 64), key)]
 
     assert made("ab") == made("ab")
     assert made("ab", variants=2) == made("ab")[:2]

@@ -1,18 +1,26 @@
 """The loop's parts: order, captions, rates, averages, noise."""
 
+import errno
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.core.errors import StageError
-from stages.core.objective import denoising_losses
-from stages.train.loop import average_weights, choose_caption, learning_rate
+from stages.core.families.family import Text
+from stages.core.families.sd import StableDiffusion
+from stages.core.models import Scale
+from stages.core.objective import Denoiser
+from stages.core.process import Diffusion
+from stages.train.captions import choose_caption
+from stages.train.loop import Taken, backward, refuse_broken
 from stages.train.order import row_of
 from stages.train.params import TrainParams
 from stages.train.state import State, fingerprint, load_state, save_state
@@ -41,25 +49,6 @@ def test_caption_dropout_is_its_share() -> None:
     assert choose_caption(TrainParams(caption_dropout=0.0), [], 1, "k") == 0
 
 
-def test_learning_rates() -> None:
-    constant = TrainParams(learning_rate=0.5, warmup_steps=4, steps=10)
-    assert [learning_rate(constant, step) for step in (0, 1, 3, 4, 9)] == [0.125, 0.25, 0.5, 0.5, 0.5]
-    cosine = TrainParams(learning_rate=0.5, warmup_steps=0, steps=10, schedule="cosine")
-    assert learning_rate(cosine, 0) == 0.5
-    assert learning_rate(cosine, 5) == pytest.approx(0.25)
-    assert learning_rate(cosine, 10) == pytest.approx(0)
-
-
-def test_average_by_hand() -> None:
-    weights = {"w": torch.nn.Parameter(torch.tensor([10.0]))}
-    average = {"w": torch.tensor([0.0])}
-    params = TrainParams(ema_decay=0.9)
-    average_weights(params, average, weights, 0)  # decay min(0.9, 1/10): 0.1 x 0 + 0.9 x 10
-    assert average["w"].item() == pytest.approx(9.0)
-    average_weights(params, average, weights, 10_000)  # decay 0.9: 0.9 x 9 + 0.1 x 10
-    assert average["w"].item() == pytest.approx(9.1)
-
-
 class Oracle(torch.nn.Module):
     """A denoiser that answers what it is told to."""
 
@@ -79,20 +68,18 @@ def test_the_true_answer_has_no_loss(kind: str) -> None:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     abar = torch.cumprod(1 - betas, 0)[timesteps].float().view(2, 1, 1, 1)
     truth = noise if kind == "epsilon" else abar.sqrt() * noise - (1 - abar).sqrt() * z
-    text = torch.zeros(2, 1, 1)
-    assert denoising_losses(Oracle(truth), schedule, z, text, noise, timesteps).tolist() == pytest.approx(
-        [0, 0], abs=1e-9
-    )
-    shifted = denoising_losses(Oracle(truth + 2), schedule, z, text, noise, timesteps)
-    assert shifted.tolist() == pytest.approx([4, 4], rel=1e-5)
+    denoiser = Denoiser(StableDiffusion(), Oracle(truth), Diffusion(schedule), Scale(1.0))
+    answer, target = denoiser.ask(z, Text(torch.zeros(2, 1, 1)), torch.zeros(2, 6), noise, timesteps)
+    torch.testing.assert_close(answer, target, atol=1e-6, rtol=1e-5)
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, [{"state": {}}], [(1, "train/loss", 0.5)], [0.25])
+    curve = [(1, "train/loss", 0.5)]
+    state = State(3, {"w": torch.ones(2)}, {"w": torch.zeros(2)}, [{"state": {}}], curve, [(0.5, 0.25)])
     save_state(tmp_path, state)
     back = load_state(tmp_path)
     assert back is not None
-    assert (back.step, back.curve, back.losses) == (3, [(1, "train/loss", 0.5)], [0.25])
+    assert (back.step, back.curve, back.losses) == (3, [(1, "train/loss", 0.5)], [(0.5, 0.25)])
     assert torch.equal(back.weights["w"], torch.ones(2))
     assert load_state(tmp_path / "other") is None
 
@@ -108,3 +95,68 @@ def test_what_a_training_is_made_of() -> None:
     assert same == fingerprint(TrainParams(), "latents", "base")
     assert same != fingerprint(TrainParams(learning_rate=1e-4), "latents", "base")
     assert same != fingerprint(TrainParams(), "other", "base")
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And power that fails in the middle of writing leaves a part of a file that nobody opens."""
+    save_state(tmp_path, State(3))
+
+    def full(*_: Any) -> None:
+        (tmp_path / "state.partial").write_bytes(b"half of a st")
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "state.partial"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_state(tmp_path, State(4))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    (tmp_path / "state.partial").write_bytes(b"half of a st")
+    back = load_state(tmp_path)
+    assert back is not None
+    assert back.step == 3
+    save_state(tmp_path, State(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_pictures() -> None:
+    batches: list[tuple[list[str], dict[str, torch.Tensor]]] = [(["a/0", "b/0"], {}), (["c/0", "d/0"], {})]
+    losses = [0.5, math.nan, 0.25, math.inf]
+    refuse_broken(7, batches, torch.tensor([0.5, 0.1, 0.25, 0.2]), Taken([0.5, 0.1, 0.25, 0.2], [], 1.0, False))
+    with pytest.raises(StageError, match=r"loss of step 7 is no number \(pictures b/0, d/0\); lower train"):
+        refuse_broken(7, batches, torch.tensor(losses), Taken(losses, [], 1.0, False))
+    with pytest.raises(StageError, match="pictures of another process"):
+        refuse_broken(7, batches, torch.tensor([0.5, 0.1, 0.25, 0.2]), Taken([*losses, 0.1], [], 1.0, False))
+
+
+class Tight(torch.nn.Module):
+    """A model that fits no more than two rows."""
+
+    splits = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+        self.seen: list[int] = []
+
+    def forward(self, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        if len(prepared["x"]) > 2:
+            raise torch.OutOfMemoryError("no more memory")
+        self.seen.append(len(prepared["x"]))
+        return self.weight * prepared["x"]
+
+
+def test_where_memory_runs_out_smaller_parts_give_the_same_gradient(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of seven rows in two batches: the gradient of their mean loss, as if all had fitted."""
+    x = torch.arange(1.0, 8.0)
+    batches = [(list("abcd"), {"x": x[:4]}), (list("efg"), {"x": x[4:]})]
+    state, step = State(micro=7), Tight()
+    losses = backward(TrainParams(), step, batches, state, Accelerator())
+    assert step.seen == [2, 2, 2, 1]
+    assert state.micro == 2
+    assert torch.equal(losses, 2 * x)
+    assert step.weight.grad is not None
+    assert step.weight.grad.item() == pytest.approx(4.0)  # the mean of 1 to 7
+    assert "2 pictures at once from here on" in capsys.readouterr().out
+    step.splits = False
+    with pytest.raises(StageError, match=r"memory runs out at 4 pictures at once; lower train\.batch_size"):
+        backward(TrainParams(), step, batches, State(micro=4), Accelerator())

@@ -18,11 +18,11 @@ from stages.encode.run import main as encode
 from stages.preprocess.run import PROCESSED
 from stages.train.autoencoder import open_autoencoder
 from stages.train.clip import open_clip
-from stages.train.denoiser import open_denoiser
-from stages.train.loop import batch_losses
+from stages.train.diffusion import Diffusion, open_diffusion
 from stages.train.order import row_of, rows_of, turn_of
 from stages.train.params import TrainParams
 from stages.train.run import main as train
+from tests.conftest import ROOT
 from tests.pictures import drawing, encoded
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=6)
@@ -67,6 +67,7 @@ def test_the_order_of_one_size_is_what_it_was() -> None:
 
 GOLDEN = [2, 6, 3, 4, 5, 0, 1, 1, 0, 5, 6, 4, 3, 2, 1, 2]
 SIZES = [(32, 32), (64, 32), (32, 64)]
+COMPUTE = ROOT / "compute" / "one.yaml"
 
 
 @pytest.fixture
@@ -80,6 +81,8 @@ def project(in_folder: Path) -> Path:
             "image": {"bytes": encoded(drawing(number, SIZES[number % 3])), "path": ""},
             "width": SIZES[number % 3][0],
             "height": SIZES[number % 3][1],
+            **dict.fromkeys(("original_width", "original_height"), 64),
+            **dict.fromkeys(("crop_x", "crop_y"), 0),
             "captions": [f"drawing {number}"],
             "split": "validation" if number < 4 else "train",
             "role": "train",
@@ -103,36 +106,41 @@ def params_of(method: str) -> TrainParams:
 @pytest.mark.parametrize("method", ["full", "vae"])
 def test_several_sizes_train_validate_and_show(project: Path, method: str) -> None:
     live = Path("live")
-    train(params_of(method), Path("latents"), Path("processed"), Path("base"), Path("trained"), live)
+    train(params_of(method), COMPUTE, Path("latents"), Path("processed"), Path("base"), Path("trained"), live)
     assert len(list(live.glob("previews/*.png"))) == 3
     assert 0 < json.loads((live / "metrics.json").read_text())["validation"]["loss"] < 10
 
 
 def test_every_row_is_learned_from_and_a_batch_knows_only_its_number(project: Path) -> None:
     params = params_of("full")
-    objective = open_denoiser(params, Path("latents"), Path("base"))
+    objective = open_diffusion(params, Path("latents"), Path("base"))
     keys: Counter[str] = Counter()
     for number in range(10):  # three epochs of ten rows
         rows = rows_of(number, 3, objective.groups, params.seed)
-        keys.update(objective.train.keys[row] for row in rows)
-    assert set(keys) == set(objective.train.keys)
+        keys.update(objective.opened.train.keys[row] for row in rows)
+    assert set(keys) == set(objective.opened.train.keys)
     assert set(keys.values()) <= {2, 3, 4}
     with torch.no_grad():
-        later = batch_losses(params, objective, 9)
-        batch_losses(params, objective, 2)
-        assert torch.equal(batch_losses(params, objective, 9), later)
-        fresh = open_denoiser(params, Path("latents"), Path("base"))
-        assert torch.equal(batch_losses(params, fresh, 9), later)
+        later = batch_losses(objective, 9)
+        batch_losses(objective, 2)
+        assert torch.equal(batch_losses(objective, 9), later)
+        fresh = open_diffusion(params, Path("latents"), Path("base"))
+        assert torch.equal(batch_losses(fresh, 9), later)
+
+
+def batch_losses(objective: Diffusion, number: int) -> torch.Tensor:
+    rows = rows_of(number, 3, objective.groups, objective.params.seed)
+    return objective.losses(objective.prepare(range(number * 3, number * 3 + 3), rows)[1])
 
 
 def test_validation_is_the_mean_over_all_sizes(project: Path) -> None:
     """The loss of four pictures of three sizes is what one by one gives."""
     params = params_of("full")
-    whole = open_denoiser(params, Path("latents"), Path("base"))
+    whole = open_diffusion(params, Path("latents"), Path("base"))
     together = whole.validate()["loss"]
     apart = []
     for row in range(4):
-        alone = open_denoiser(params, Path("latents"), Path("base"))
+        alone = open_diffusion(params, Path("latents"), Path("base"))
         held = alone.validation
         held.keys, held.places, held.captions = (
             held.keys[row : row + 1],

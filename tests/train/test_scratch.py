@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
 from diffusers.models.resnet import ResnetBlock2D
 from dvclive import Live
@@ -16,13 +17,16 @@ from transformers import CLIPModel
 
 from stages.base.random_model import random_pipeline
 from stages.base.run import copy_model
+from stages.core.families.family import load_encoder, load_tokenizer
+from stages.core.families.known import load_pipeline
+from stages.core.families.sd import StableDiffusion
 from stages.core.files import folder_digest
-from stages.core.models import load_pipeline, load_text_encoder, load_tokenizer, load_vae
+from stages.core.models import load_vae
 from stages.core.pairs import ShardWriter
 from stages.core.pixels import Pixels, to_images, to_pixels
 from stages.preprocess.run import PROCESSED
 from stages.train.autoencoder import difference, open_autoencoder
-from stages.train.clip import augmented, contrastive_losses, open_clip, train_tokenizer
+from stages.train.clip import augmented, contrastive_losses, numbered, open_clip, train_tokenizer
 from stages.train.loop import Objective, run_loop
 from stages.train.params import TrainParams
 from stages.train.record import Record
@@ -62,7 +66,7 @@ def train(params: TrainParams, objective: Objective, folder: Path) -> tuple[dict
     folder.mkdir(exist_ok=True)
     state = load_state(folder) or State()
     with Live(str(folder / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live:
-        weights = run_loop(params, objective, Record(live, folder, state, params.log_every))
+        weights = run_loop(params, objective, Record(params, live, folder, state), Accelerator())
     return {name: weight.clone() for name, weight in weights.items()}, state
 
 
@@ -78,14 +82,14 @@ def test_a_stopped_training_ends_as_one_that_never_stopped(
     params = knobs(method, checkpoint_every=2)
     whole, curve = train(params, OPENERS[method](params, processed, base), tmp_path / "whole")
     stopped = OPENERS[method](params, processed, base)
-    losses = stopped.losses
+    prepare = stopped.prepare
 
     def fail_in_step_3(samples: Any, rows: Any) -> Any:
         if samples[0] >= 3 * params.batch_size:
             raise RuntimeError("the power is out")
-        return losses(samples, rows)
+        return prepare(samples, rows)
 
-    monkeypatch.setattr(stopped, "losses", fail_in_step_3)
+    monkeypatch.setattr(stopped, "prepare", fail_in_step_3)
     with pytest.raises(RuntimeError):
         train(params, stopped, tmp_path / "stopped")
     again, curve_again = train(params, OPENERS[method](params, processed, base), tmp_path / "stopped")
@@ -106,10 +110,13 @@ def test_it_learns(method: str, processed: Path, base: Path, tmp_path: Path) -> 
 def test_a_draw_is_the_samples_alone(processed: Path, base: Path) -> None:
     params = knobs("vae")
     objective = open_autoencoder(params, processed, base)
-    together, _ = objective.losses([0, 1, 2], [5, 2, 0])
-    alone = torch.cat([objective.losses([n], [row])[0] for n, row in enumerate([5, 2, 0])])
-    assert torch.allclose(together, alone, atol=1e-6)
-    assert not torch.equal(objective.losses([0], [5])[0], objective.losses([9], [5])[0])
+
+    def losses(samples: list[int], rows: list[int]) -> torch.Tensor:
+        return objective.losses(objective.prepare(samples, rows)[1])
+
+    alone = torch.cat([losses([n], [row]) for n, row in enumerate([5, 2, 0])])
+    assert torch.allclose(losses([0, 1, 2], [5, 2, 0]), alone, atol=1e-6)
+    assert not torch.equal(losses([0], [5]), losses([9], [5]))
 
 
 def test_the_trained_vae_is_part_of_a_whole_model(processed: Path, base: Path, tmp_path: Path) -> None:
@@ -143,10 +150,10 @@ def test_the_trained_text_encoder_is_clips_own(processed: Path, base: Path, tmp_
     weights, _ = train(params, objective, tmp_path / "state")
     out = tmp_path / "out"
     objective.save(weights, {"method": "clip"}, out)
-    tokens = load_tokenizer(out)(["left red"], return_tensors="pt", padding="max_length")
+    tokens = load_tokenizer(out, "text_encoder")(["left red"], return_tensors="pt", padding="max_length")
     both = CLIPModel.from_pretrained(out / "clip").eval()
     with torch.no_grad():
-        alone = load_text_encoder(out)(tokens.input_ids).last_hidden_state
+        alone = load_encoder(StableDiffusion(), out, "text_encoder")(tokens.input_ids).last_hidden_state
         assert torch.equal(alone, both.text_model(tokens.input_ids).last_hidden_state)
     pipeline = load_pipeline(out)
     assert isinstance(pipeline, StableDiffusionPipeline)
@@ -169,8 +176,8 @@ def test_a_tokenizer_depends_on_no_order() -> None:
 
 
 def test_contrast_of_perfect_and_of_useless_scores() -> None:
-    captions = ["a", "b", "c", "a"]
-    same = torch.tensor([[first == second for second in captions] for first in captions])
+    captions = numbered(["a", "b", "c", "a"])
+    same = torch.tensor([[first == second for second in "abca"] for first in "abca"])
     assert contrastive_losses(torch.zeros(4, 4), captions).tolist() == pytest.approx([np.log(4)] * 4)
     perfect = contrastive_losses(torch.where(same, 0.0, -1e4), captions)
     assert perfect.tolist() == pytest.approx([np.log(2), 0, 0, np.log(2)])  # two rights share the answer
