@@ -135,7 +135,7 @@ def shapes(small: bool) -> dict[str, torch.Tensor]:
     }
     original = to_original("sd1", tensors)
     averaged = {
-        f"model_ema.{k.removeprefix('model.').replace('.', '')}": t for k, t in original.items() if "model.d" in k
+        f"model_ema.{k[6:].replace('.', '')}": t for k, t in original.items() if k.startswith("model.diffusion")
     }
     return original | averaged
 
@@ -150,14 +150,20 @@ def make(folder: Path, small: bool, precise: bool) -> None:
         path.write_bytes(begin)
     opened = [os.open(path, os.O_WRONLY) for path in paths]
     draws = torch.Generator().manual_seed(0)
+    pool = torch.randn(16 * PIECE, generator=draws).mul_(0.05)
+
+    def some(size: int) -> torch.Tensor:
+        """Random numbers in a row, from a place in the pool that is drawn: a hundred times as fast as new ones."""
+        start = int(torch.randint(15 * PIECE, (1,), generator=draws))
+        return pool[start : start + size]
+
     for key, (_, shape) in sorted(made.items()):
         numbers, at = torch.Size(shape).numel(), starts[key]
-        for _ in range(0, numbers, PIECE):
-            size = min(PIECE, numbers - (at - starts[key]) // kind.itemsize)
-            first = torch.randn(size, generator=draws)
+        for done in range(0, numbers, PIECE):
+            size = min(PIECE, numbers - done)
+            first = some(size)
             for number, descriptor in enumerate(opened):
-                noise = torch.randn(size, generator=draws) * 0.1 if number else 0
-                put(descriptor, at, (first + noise).mul_(0.05).to(kind))
+                put(descriptor, at, (first + 0.1 * some(size) if number else first).to(kind))
             at += kind.itemsize * size
     for descriptor in opened:
         os.close(descriptor)

@@ -130,7 +130,7 @@ def ties(a: Tensor, models: list[Tensor], weights: list[float], ratio: float, me
     of the whole model. Source: Yadav et al., arXiv 2306.01708, algorithm 1, with weighted deltas.
     """
     deltas = [theta - a for theta in models]
-    kept = [delta * (delta.abs() >= least) for delta, least in zip(deltas, measured, strict=True)]
+    kept = [torch.where(delta.abs() >= least, delta, 0.0) for delta, least in zip(deltas, measured, strict=True)]
     return a + ratio * _elected_mean(kept, weights)
 
 
@@ -236,13 +236,13 @@ def _added(a: Tensor, deltas: list[Tensor], weights: list[float], ratio: float) 
 def _elected_mean(deltas: list[Tensor], weights: list[float]) -> Tensor:
     """sum(w_i delta_i) / sum(w_i) over those whose sign is that of sum(w_i delta_i); 0 where none is left."""
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
-    elected = torch.stack(weighted).sum(dim=0).sign()
+    elected = sum(weighted[1:], start=weighted[0]).sign()
     total, share = torch.zeros_like(elected), torch.zeros_like(elected)
     for delta, weight in zip(weighted, weights, strict=True):
-        agrees = (delta.sign() == elected) & (delta != 0)
-        total += delta * agrees
-        share += agrees * abs(weight)
-    return torch.where(share > 0, total / share.clamp(min=1e-30), 0.0)
+        agreeing = (delta * elected).clamp(min=0)  # its magnitude where its sign is the elected one
+        total += agreeing
+        share.add_(agreeing.sign(), alpha=abs(weight))
+    return elected * total / share.clamp(min=torch.finfo(share.dtype).tiny)
 
 
 def _dropped(a: Tensor, models: list[Tensor], density: float, draws: tuple[Any, ...]) -> list[Tensor]:

@@ -8,7 +8,9 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from stages.core.lora_names import to_kohya
 from stages.core.original_names import Family, to_original
+from tests.core.test_lora_names import adapters_for, modules_of
 from tests.merge.models import Kitchen
 from tests.pipelines import FAMILIES, tensors_below, tensors_of, tiny
 
@@ -52,3 +54,21 @@ def test_diffusers_opens_the_result(family: Family, kitchen: Kitchen) -> None:
     )
     for name, tensor in tensors_of(single).items():
         assert torch.equal(tensor, whole[name]), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lora_goes_in_as_diffusers_fuses_it(family: Family, kitchen: Kitchen) -> None:
+    pipeline = tiny(family, 0)
+    save(pipeline, kitchen.base)
+    save(pipeline, kitchen.trained)
+    lora = to_kohya(family, adapters_for(pipeline, (3.0, 3.0)), modules_of(pipeline))
+    save_file(lora, kitchen.imported / "lora.safetensors")
+    found = kitchen.cook(method="lora", loras=[{"file": "file:lora.safetensors", "weight": 0.5}])
+    pipeline.load_lora_weights(kitchen.imported, weight_name="lora.safetensors")
+    pipeline.fuse_lora(
+        lora_scale=0.5,
+        components=[part for part in ("unet", "text_encoder", "text_encoder_2") if hasattr(pipeline, part)],
+    )
+    pipeline.unload_lora_weights()
+    for name, tensor in tensors_of(pipeline).items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-5, msg=name)
