@@ -113,11 +113,11 @@ def run_loop(
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
 
+    objective.model.train()
     if not state.step:
         look(params, objective, record, weights, accelerator)
     with training_bar(params, state.step, accelerator) as advance, hold_signals() as stop:
         for batches in ahead(prepared_steps(params, objective, state.step, accelerator)):
-            objective.model.train()
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = learning_rate(params, state.step) * group["factor"]
             losses = backward(params, step, batches, state, accelerator)
@@ -155,6 +155,8 @@ def place(params: TrainParams, objective: Objective, device: torch.device) -> No
         for weight in used.parameters():
             if half and device.type == "cuda" and not weight.requires_grad:
                 weight.data = weight.data.to(half)  # it is only read, and in that type
+            elif device.type == "cpu" and weight.requires_grad:
+                weight.data = weight.data.clone()  # the file that it may be mapped from leaves memory
     for learned, _ in objective.rates:
         module: Any = learned
         if params.gradient_checkpointing and hasattr(module, "enable_gradient_checkpointing"):
@@ -300,6 +302,7 @@ def look(
             record.validation(objective.validate(), kept if params.keep == "best" else None)
         if previews and record.shows and (picture := objective.preview()):
             record.preview(picture)
+    objective.model.train()
 
 
 @contextmanager

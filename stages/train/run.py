@@ -33,6 +33,8 @@ def main(params: TrainParams, compute: Path, latents: Path, processed: Path, bas
     if launch(compute):
         return
     torch.use_deterministic_algorithms(True)
+    # Else every new tensor is filled before an operator writes all of it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # the stubs don't know it
     accelerator = open_accelerator(params, compute)
     with accelerator.main_process_first():  # class pictures are drawn once
         objective = open_objective(params, latents, processed, base)

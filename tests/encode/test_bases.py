@@ -11,7 +11,7 @@ import resvg_py
 import torch
 from PIL import Image, ImageDraw
 
-from stages.core.families.family import open_encoders
+from stages.core.families.family import open_encoders, tokens_of
 from stages.core.families.known import family_of, load_pipeline
 from stages.core.latents import Latents
 from stages.core.models import load_scale, load_vae
@@ -34,7 +34,7 @@ def test_texts_are_the_familys_own(any_base: Path, tmp_path: Path) -> None:
     assert train.caption_texts() == ["", "a fox", "zebra"]
     assert [train.captions[row] for row in range(3)] == [[0], [2], [1]]
     encoders = open_encoders(family, any_base)
-    expected = family.embed(encoders, family.tokens(encoders, ["zebra", "a fox"]))
+    expected = family.embed(encoders, tokens_of(encoders, ["zebra", "a fox"]))
     stored = train.text([2, 1])
     torch.testing.assert_close(stored.embeddings, expected.embeddings, atol=1e-5, rtol=1e-4)
     assert (stored.pooled is None) == (expected.pooled is None)
