@@ -7,10 +7,10 @@
     score       data/raw                    -> data/scores.parquet by models, if some are named: CLIP, classifiers
     inspect     data/raw                    -> data/inspected      measured once, a row a picture
     clean       data/inspected, data/scores -> data/clean          kept or rejected, and why
-    preprocess  data/raw, data/clean        -> data/processed      finished pictures
+    preprocess  data/raw, data/clean        -> data/processed      finished pictures; data/conditions beside them
     encode      data/processed, models/base -> data/latents        what training would repeat
     train       data/latents, models/base   -> models/trained      the UNet; from data/processed: VAE, CLIP
-    merge       models/base, models/trained -> models/merged/<recipe>
+    merge       base, trained, imported     -> models/merged/<recipe>  any number of models, LoRAs too
     sample      one model                   -> data/samples/<model>
     evaluate    models, samples, latents    -> reports/evaluation.json
     report      all of it                   -> reports/index.html

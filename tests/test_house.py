@@ -135,7 +135,7 @@ def test_versions_equal_imported_libraries(graph: grimp.ImportGraph) -> None:
 
 
 def test_versions_test_fails_when_broken(graph: grimp.ImportGraph) -> None:
-    assert version_faults(graph, "merge", {"torch"}) == ["version of safetensors"]
+    assert version_faults(graph, "merge", {"scipy", "torch"}) == ["version of safetensors"]
 
 
 def test_versions_are_those_of_the_lock_and_installed() -> None:

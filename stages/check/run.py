@@ -26,6 +26,7 @@ def main(sources: Path, imported: Path, conditions: Path, out: Path) -> None:
     sections["score"].classifier_places(imported)
     if sections["score"].clip:
         sections["score"].clip_place(imported, imported)
+    sections["merge"].verify(imported)
     for source in sections["collect"].sources:
         source.verify(sources)
     sections["preprocess"].verify(conditions, [source.name for source in sections["collect"].sources])

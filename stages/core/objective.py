@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stages.core.families.family import Family, Text
+from stages.core.families.family import Family, Text, load_denoiser
 from stages.core.families.known import family_of
 from stages.core.latents import Latents
 from stages.core.models import Scale, load_scale
@@ -56,7 +56,7 @@ class Denoiser:
 def open_denoiser(model: Path, **schedule: Any) -> Denoiser:
     """A model's denoiser, float32, on the CPU; schedule: changes to its noise schedule."""
     family = family_of(model)
-    return Denoiser(family, family.load_denoiser(model), load_process(model, **schedule), load_scale(model))
+    return Denoiser(family, load_denoiser(family, model), load_process(model, **schedule), load_scale(model))
 
 
 @torch.no_grad()

@@ -157,6 +157,7 @@ def _known_keys(kind: Any, loc: tuple[int | str, ...]) -> tuple[str, ...]:
             node.get("properties", {}).get(rest[0]),
             node.get("items"),
             node.get("additionalProperties"),
+            *node.get("patternProperties", {}).values(),
         ):
             if isinstance(child, dict):
                 found |= properties(child, rest[1:])

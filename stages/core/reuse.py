@@ -13,7 +13,10 @@ AT_ONCE = 500  # keys in one question; SQLite takes 999 and more
 
 
 class Reuse:
-    """A table on disk that several processes read while one writes. `path`: a file, made when first written."""
+    """A table on disk that several processes read and write; who writes waits for the others.
+
+    path: a file, made when first written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

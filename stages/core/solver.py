@@ -23,8 +23,10 @@ class Solver:
 
     def __init__(self, model: Path, steps: int) -> None:
         config = json.loads((part_of(model, "scheduler") / "scheduler_config.json").read_text(encoding="utf-8"))
-        kind = FlowMatchEulerDiscreteScheduler if config["_class_name"].startswith("FlowMatch") else DDIMScheduler
-        self.scheduler: Any = load_part(kind, model, "scheduler", weights=False)
+        if config["_class_name"].startswith("FlowMatch"):
+            self.scheduler: Any = load_part(FlowMatchEulerDiscreteScheduler, model, "scheduler", weights=False)
+        else:  # latents reach beyond 1, where DDIMScheduler would clip them if the file doesn't say otherwise
+            self.scheduler = load_part(DDIMScheduler, model, "scheduler", weights=False, clip_sample=False)
         self.scheduler.set_timesteps(steps)
         self.timesteps: torch.Tensor = self.scheduler.timesteps
 

@@ -8,7 +8,6 @@ was computed in an earlier run is what a run from nothing would compute.
 
 import platform
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -59,15 +58,6 @@ def batches(
             yield full(shape, waiting.pop(shape))
     for shape, some in waiting.items():
         yield full(shape, some)
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = reader.submit(next, items, None)
-            yield item
 
 
 def to_bytes(rows: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 
 from stages.core.draws import uniform
+from stages.core.engine import ahead
 from stages.core.families.family import Text
 from stages.core.families.known import family_of
 from stages.core.latents import FRAME
@@ -27,7 +28,7 @@ from stages.core.noise import normal
 from stages.core.objective import Denoiser, open_denoiser
 from stages.core.pixels import to_images
 from stages.core.solver import Solver
-from stages.encode.batches import Batch, ahead, batches, from_bytes, open_reuse, to_bytes
+from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
 from stages.encode.captions import Embeddings
 from stages.encode.memory import within_memory
 from stages.encode.params import Boomerang as Bounds
@@ -135,7 +136,7 @@ class Boomerang:
         return to_bytes(batch.names, {"mean": mean_BChw[: len(bits)], "bits": torch.tensor(bits)})
 
     def _hash(self, mean_Chw: torch.Tensor) -> imagehash.ImageHash:
-        """Of what latents look like; a picture by itself takes less memory than a batch of them did to encode."""
+        """Of what latents look like; one by one, since decoding takes more memory than encoding."""
         vae = self.posteriors.vae
         (image,) = to_images(vae.decode(mean_Chw[None].float().to(vae.device)).sample)
         return imagehash.phash(image)

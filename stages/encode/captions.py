@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from stages.core.families.family import Encoder, Text, load_tokenizer, open_encoders, tokenizer_of
+from stages.core.engine import ahead
+from stages.core.families.family import Encoder, Text, load_tokenizer, open_encoders, tokenizer_of, tokens_of
 from stages.core.families.known import family_of
 from stages.core.models import best_device
-from stages.encode.batches import Batch, ahead, batches, from_bytes, open_reuse, to_bytes
+from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
 from stages.encode.memory import within_memory
 from stages.encode.params import EncodeParams
 
@@ -42,7 +43,7 @@ class Embeddings:
 
     def count_cut(self, captions: Sequence[str]) -> int:
         """How many are longer than the first encoder reads."""
-        tokenizer = load_tokenizer(self.base, self.family.encoders[0])
+        tokenizer = load_tokenizer(self.base, next(iter(self.family.encoders)))
         return sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(list(captions)).input_ids)
 
     def missing(self, captions: Sequence[str]) -> list[str]:
@@ -59,7 +60,7 @@ class Embeddings:
 
     @torch.no_grad()
     def _encode_batch(self, batch: Batch[list[str]]) -> dict[str, bytes]:
-        tokens = [numbers.to(best_device()) for numbers in self.family.tokens(self.encoders, batch.input)]
+        tokens = [numbers.to(best_device()) for numbers in tokens_of(self.encoders, batch.input)]
         text: Text = self.family.embed(self.encoders, tokens)
         values = {"embeddings": text.embeddings} | ({} if text.pooled is None else {"pooled": text.pooled})
         zero = [place for place, caption in enumerate(batch.input) if self.empty_is_zero and not caption]

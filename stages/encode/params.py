@@ -18,9 +18,9 @@ class Boomerang(Section):
         0.3, gt=0, le=1, description="how far into noise they go; 0.2 to 0.4 changes details, 0.5 to 0.8 who is shown"
     )
     guidance: float = Field(1.0, ge=1, description="classifier-free guidance scale on the way back; 1 is none")
-    steps: int = Field(25, ge=1, le=1000, description="of the sampler from noise alone; t of them are gone")
+    steps: int = Field(25, ge=1, le=500, description="of the sampler from noise alone; a share t of them is gone")
     least: int = Field(
-        4, ge=0, le=64, description="bits of 64 by which the perceptual hash has to differ; below, nothing has changed"
+        7, ge=0, le=64, description="bits of 64 by which the perceptual hash has to differ; below, it is a duplicate"
     )
     most: int = Field(
         20, ge=0, le=64, description="bits by which it may differ; beyond, the caption may no longer be true"

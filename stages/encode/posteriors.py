@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
+from stages.core.engine import ahead
 from stages.core.errors import StageError
 from stages.core.models import Scale, best_device, load_scale, load_vae, part_of
 from stages.core.pairs import read_rows
 from stages.core.pixels import to_pixels
 from stages.core.reuse import Reuse
-from stages.encode.batches import Batch, ahead, batches, from_bytes, open_reuse, to_bytes
+from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
 from stages.encode.memory import pictures_at_once, within_memory
 from stages.encode.params import EncodeParams
 

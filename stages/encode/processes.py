@@ -36,6 +36,7 @@ ITEMS: dict[str, TypeAdapter[Any]] = {
     "variants": TypeAdapter(list[Origin]),
 }
 MODULE = "stages.encode.processes"
+GRACE = 10  # seconds between SIGTERM and the end
 DONE = "encoded "  # begins a line that says how many more are known
 
 
@@ -66,9 +67,8 @@ def encoder_count() -> int:
     if not wanted:
         return gpus if len({torch.cuda.get_device_name(gpu) for gpu in range(gpus)}) == 1 else 1
     if not wanted.isdecimal() or int(wanted) < 1 or (gpus and int(wanted) > gpus):
-        raise StageError(
-            "DARKROOM_ENCODERS", f"is {wanted!r}", f"set it to a whole number from 1{f' to {gpus}' * (gpus > 0)}"
-        )
+        most = f" to {gpus}, as there are GPUs" if gpus else ""
+        raise StageError("DARKROOM_ENCODERS", f"is {wanted!r}", f"set it to a whole number from 1{most}")
     return int(wanted)
 
 
@@ -92,15 +92,14 @@ def encode_together(kind: str, params: EncodeParams, base: Path, items: Sequence
         for rank in range(count):
             share = items[len(items) * rank // count : len(items) * (rank + 1) // count]
             (work / f"{rank}.json").write_bytes(ITEMS[kind].dump_json(list(share)))
-        launcher = _launch(kind, work, base, count)
-        try:
-            for line in launcher.stdout or ():
-                if line.startswith(DONE):
-                    yield int(line.removeprefix(DONE))
-            launcher.wait()
-        finally:
-            launcher.terminate()
-            launcher.wait()
+        with _launch(kind, work, base, count) as launcher:
+            try:
+                for line in launcher.stdout or ():
+                    if line.startswith(DONE):
+                        yield int(line.removeprefix(DONE))
+                launcher.wait()
+            finally:
+                launcher.terminate()
         for error in sorted(work.glob("error-*.json")):
             raise StageError(*json.loads(error.read_text(encoding="utf-8")))
         if launcher.returncode:
@@ -156,6 +155,8 @@ def _end_with(parent: int) -> None:
         except psutil.NoSuchProcess:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)  # a thread that waits for a disk keeps the process alive
+        os._exit(1)
 
     threading.Thread(target=watch, name="follow-stage", daemon=True).start()
 

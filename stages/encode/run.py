@@ -30,7 +30,6 @@ from stages.encode.processed import distinct_captions, numbered, read_processed
 from stages.encode.processes import Maker, encode, encoder_count
 from stages.encode.shards import Place, write_captions, write_pictures, write_variants
 
-PLACE = ("shard", "row", "shard_sha256", "origin_bits")
 ROUND_TRIPS = 16  # pictures
 
 
@@ -85,11 +84,12 @@ def compute(kind: str, maker: Maker, base: Path, items: Sequence[Any]) -> int:
 
 def placed(rows: pa.Table, places: Sequence[Place], origin: str, numbered_from: int = 0) -> pa.Table:
     """The index rows: where the latents of rows of data/processed are, and where those come from."""
-    found = pa.Table.from_pylist(list(places), schema=pa.schema([INDEX.field(name) for name in PLACE]))
     columns = {name: rows.column(name) for name in rows.column_names} | {
         "variant": pc.add(rows.column("variant"), numbered_from),
         "origin": pa.array([origin] * len(rows), pa.string()),
-        **{name: found.column(name) for name in found.column_names},
+        **{
+            name: pa.array([getattr(place, name) for place in places], INDEX.field(name).type) for name in Place._fields
+        },
     }
     return pa.table({name: columns[name] for name in INDEX.names}, schema=INDEX)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
@@ -18,7 +18,14 @@ from stages.encode.captions import Embeddings
 from stages.encode.conditions import column_of, tensors_of
 from stages.encode.posteriors import Picture, Posteriors
 
-Place = dict[str, Any]  # the columns `shard`, `row` and `shard_sha256` of the index, and `origin_bits` of a variant
+
+class Place(NamedTuple):
+    """Where latents are, and of a variant how far from its picture: columns of the index."""
+
+    shard: str
+    row: int
+    shard_sha256: str
+    origin_bits: int | None = None
 
 
 def write_pictures(posteriors: Posteriors, pictures: Sequence[Picture], out: Path) -> list[Place]:
@@ -27,39 +34,35 @@ def write_pictures(posteriors: Posteriors, pictures: Sequence[Picture], out: Pat
     A picture that is new or gone changes its own file and, where files are numbered anew, names of others.
     """
     (out / "pictures").mkdir()
-    places: list[Place] = [{} for _ in pictures]
+    places: dict[int, Place] = {}
     files = list(enumerate(shared_files(pictures)))
     last_column = lru_cache(maxsize=1)(column_of)
     for number, members in sorted(files, key=lambda file: pictures[file[1][0]].shard):  # each shard is read once
         chosen = [pictures[member] for member in members]
         column = last_column(chosen[0].shard)
         conditions = {} if column is None else tensors_of(chosen, column)
-        found = _write(out, number, posteriors.known(chosen) | conditions)
-        for row, member in enumerate(members):
-            places[member] = {**found, "row": row}
-    return places
+        name, digest = _write(out, number, posteriors.known(chosen) | conditions)
+        places |= {member: Place(name, row, digest) for row, member in enumerate(members)}
+    return [places[member] for member in sorted(places)]
 
 
 def write_variants(boomerang: Boomerang, origins: Sequence[Origin], out: Path) -> tuple[list[str], list[Place]]:
     """The verdict on each variant, and where the row of each that is kept is: in files after the pictures' own."""
     number = len(list((out / "pictures").iterdir()))
     found: list[str] = [""] * len(origins)
-    places: list[Place] = [{} for _ in origins]
+    places: dict[int, Place] = {}
     for members in shared_files([origin.picture for origin in origins]):
         known = boomerang.known([origins[member] for member in members])
-        kept: list[int] = []
-        for row, (member, bits) in enumerate(zip(members, known["bits"].tolist(), strict=True)):
-            found[member] = verdict(boomerang.params.boomerang, bits)
-            if found[member] == "kept":
-                places[member] = {"row": len(kept), "origin_bits": bits}
-                kept.append(row)
+        bits = known["bits"].tolist()
+        for member, distance in zip(members, bits, strict=True):
+            found[member] = verdict(boomerang.params.boomerang, distance)
+        kept = [row for row, member in enumerate(members) if found[member] == "kept"]
         if kept:
             mean = known["mean"][kept]
-            file = _write(out, number, {"mean": mean, "std": torch.zeros_like(mean)})
-            for row in kept:
-                places[members[row]].update(file)
+            name, digest = _write(out, number, {"mean": mean, "std": torch.zeros_like(mean)})
+            places |= {members[row]: Place(name, new, digest, bits[row]) for new, row in enumerate(kept)}
             number += 1
-    return found, [place for place in places if place]
+    return found, [places[member] for member in sorted(places)]
 
 
 def shared_files(pictures: Sequence[Picture]) -> list[list[int]]:
@@ -73,10 +76,11 @@ def shared_files(pictures: Sequence[Picture]) -> list[list[int]]:
     return files
 
 
-def _write(out: Path, number: int, tensors: Mapping[str, torch.Tensor]) -> Place:
+def _write(out: Path, number: int, tensors: Mapping[str, torch.Tensor]) -> tuple[str, str]:
+    """The file's name and sha256."""
     name = f"pictures/{number:05d}.safetensors"
     save_file(dict(tensors), out / name)
-    return {"shard": name, "shard_sha256": file_digest(out / name)}
+    return name, file_digest(out / name)
 
 
 def write_captions(embeddings: Embeddings, captions: Sequence[str], out: Path) -> None:

@@ -3,9 +3,11 @@
 in    the models, what they drew, held-out pictures and their latents
 out   reports/evaluation.json  a row a model
       reports/validation.csv   the validation loss of each model by timestep
+      reports/merges.csv       the validation loss of each recipe by its ratio
 """
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +40,7 @@ def main(
     latents: Path,
     out: Path,
     curves: Path,
+    merges: Path,
 ) -> None:
     """One row a model: how well it denoises held-out pictures, how its own resemble them."""
     models = model_folders(base, trained, merged)
@@ -63,8 +66,20 @@ def main(
     write_json(out, table)
     with replacing(curves) as temporary:
         pd.DataFrame(points).to_csv(temporary, index=False, lineterminator="\n")
+    losses = {name: table[name]["validation_loss"] for name in models if name not in ("base", "trained")}
+    with replacing(merges) as temporary:
+        by_ratio(merged, losses).to_csv(temporary, index=False, lineterminator="\n")
     for name, figures in table.items():
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()) + f" ({EXTRACTOR})")
+
+
+def by_ratio(merged: Path, losses: dict[str, float]) -> pd.DataFrame:
+    """A row a recipe, in the order of their ratios: what a sweep's plot shows."""
+    rows = []
+    for name, loss in losses.items():
+        recipe = json.loads((merged / name / "merge.json").read_text(encoding="utf-8"))["merge"]["recipe"]
+        rows.append({"recipe": name, "method": recipe["method"], "ratio": recipe["ratio"], "loss": loss})
+    return pd.DataFrame(rows).sort_values(["ratio", "recipe"])
 
 
 def refuse_strays(models: dict[str, Path], *folders: Path) -> None:

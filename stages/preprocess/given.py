@@ -31,7 +31,9 @@ def refuse_missing(conditions: Path, names: Iterable[str], sources: Iterable[str
     for name in filter(is_given, names):
         folder = folder_of(conditions, name)
         if not folder.is_dir():
-            raise StageError("preprocess.conditions", f"the folder {folder} is missing", "put your pictures there")
+            raise StageError(
+                "preprocess.conditions", f"the folder {folder} is missing", "put your pictures there, or `dvc pull`"
+            )
         if not any((folder / source).is_dir() for source in known):
             raise StageError(
                 "preprocess.conditions",

@@ -119,7 +119,7 @@ def _refuse_nothing(params: PreprocessParams, pictures: int, counted: Counted) -
             "preprocess",
             f"none of {pictures} pictures is left: of {count} the condition {name} is {REASONS[reason]}, first of "
             f"{counted.first[name, reason]}",
-            "name your files as docs/guide.md says, under Sizes, crops and variants",
+            "name your files as docs/guide.md says, under Pictures for a ControlNet",
         )
     raise StageError(
         "preprocess",

@@ -58,8 +58,9 @@ def rows(node: Node, definitions: Node, prefix: str) -> list[tuple[str, str, str
         for branch in branches:
             kind = resolve(branch, definitions)["properties"]["kind"]["const"]
             found += rows(branch, definitions, f"{name}[{kind}]")
-    table = node.get("additionalProperties")
-    if isinstance(table, dict):
+    for table in [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]:
+        if not isinstance(table, dict):
+            continue
         found += rows(resolve(table, definitions), definitions, f"{prefix}.<name>")
     return found
 
@@ -70,13 +71,14 @@ def takes(knob: Node, definitions: Node) -> str:
         return ", ".join(f"`{value}`" for value in knob["enum"])
     if "const" in knob:
         return f"`{knob['const']}`"
-    if "anyOf" in knob:
-        return " or ".join(takes(branch, definitions) for branch in knob["anyOf"])
+    if branches := knob.get("anyOf") or knob.get("oneOf"):
+        return " or ".join(takes(resolve(branch, definitions), definitions) for branch in branches)
     if knob.get("type") == "array":
         branches = union(knob["items"], definitions)
         inner = "one of the below" if branches else takes(resolve(knob["items"], definitions), definitions)
         return f"list of {inner}"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false", "null": "null"}
+    words["object"] = "table"
     bounds = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
     said = [shape.format(f"{knob[name]:g}") for name, shape in bounds.items() if name in knob]
     if "multipleOf" in knob:

@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from stages.core.draws import seed_of, uniform
 from stages.core.errors import StageError
-from stages.core.families.family import load_tokenizer
+from stages.core.families.family import load_encoder, load_tokenizer
 from stages.core.families.sd import StableDiffusion
 from stages.core.files import folder_digest, write_json
 from stages.core.pixels import Pixels
@@ -206,7 +206,7 @@ def open_clip(params: TrainParams, processed: Path, base: Path) -> Clip:
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         raise StageError("train", "method clip reads square pictures of one size", "preprocess them to one")
     counts = Counter(caption for listed in train.captions for caption in listed)
-    shape = StableDiffusion().load_encoder(base, "text_encoder").config
+    shape = load_encoder(StableDiffusion(), base, "text_encoder").config
     length = min(load_tokenizer(base, "text_encoder").model_max_length, shape.max_position_embeddings)
     tokenizer = train_tokenizer(counts.elements(), params.vocabulary, length)
     shared = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from stages.core.errors import StageError
-from stages.core.families.family import Encoder, tokenizer_of
+from stages.core.families.family import Encoder, load_encoder, tokenizer_of
 from stages.core.families.live import Live
 from stages.core.files import write_json
 from stages.core.latents import Latents
@@ -88,7 +88,7 @@ class Inversion:
             first += word.vectors
         for encoder in self.encoders:
             learned = weights[f"{encoder.name}.vectors"]
-            stored = self.opened.denoiser.family.load_encoder(self.opened.base, encoder.name)
+            stored = load_encoder(self.opened.denoiser.family, self.opened.base, encoder.name)
             state = {key: as_type(value, learned.dtype) for key, value in stored.state_dict().items()}
             name = next(key for key in state if key.endswith("token_embedding.weight"))
             whole = torch.cat([state[name], learned])

@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraModel
 
 from stages.core.draws import seed_of
 from stages.core.errors import StageError
+from stages.core.families.family import load_denoiser, load_encoder
 from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
 from stages.train.export import write_kohya
@@ -67,7 +68,7 @@ class Lora:
 
         Stored scaled, so that alpha equals the rank, which is what loaders take where a file says nothing of alpha.
         """
-        family = self.opened.denoiser.family
+        family, base = self.opened.denoiser.family, self.opened.base
         self.model.load_state_dict(weights, strict=False)
         dtype = next(iter(weights.values())).dtype
         scale = self.opened.params.lora.alpha / self.opened.params.lora.rank
@@ -81,7 +82,7 @@ class Lora:
         plain = {}
         for name, tuner in self.adapted.items():  # added to the base as it is stored: here it may lie in fewer bits
             denoises = name == family.denoiser
-            stored = family.load_denoiser(self.opened.base) if denoises else family.load_encoder(self.opened.base, name)
+            stored = load_denoiser(family, base) if denoises else load_encoder(family, base, name)
             fresh = self._adapt(stored, tuner.targeted_module_names)
             set_peft_model_state_dict(fresh.model, get_peft_model_state_dict(tuner.model))
             plain[name] = fresh.merge_and_unload()

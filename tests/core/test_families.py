@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 
 from stages.base.random_families import build
 from stages.core.errors import StageError
-from stages.core.families.family import open_encoders, parts_of
+from stages.core.families.family import load_denoiser, open_encoders, parts_of, tokens_of
 from stages.core.families.known import family_of, load_pipeline
 from stages.core.objective import open_denoiser
 from stages.core.process import load_process
@@ -38,13 +38,13 @@ def embeddings_of(pipeline: Any, prompts: list[str]) -> Any:
 def test_captions_are_embedded_as_the_pipeline_does(model: Path) -> None:
     family, pipeline = family_of(model), load_pipeline(model)
     encoders = open_encoders(family, model)
-    text = family.embed(encoders, family.tokens(encoders, PROMPTS))
+    text = family.embed(encoders, tokens_of(encoders, PROMPTS))
     expected = embeddings_of(pipeline, PROMPTS)
     assert torch.equal(text.embeddings, expected[0])
     if text.pooled is not None:
         assert torch.equal(text.pooled, expected[2])
     widths = text.embeddings.shape[2], 0 if text.pooled is None else text.pooled.shape[1]
-    assert family.text_shape(family.load_denoiser(model)) == widths
+    assert family.text_shape(load_denoiser(family, model)) == widths
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def test_latents_are_drawn_as_the_pipeline_draws_them(model: Path) -> None:
     """With guidance, and twice with the same solver: it keeps nothing from the first time."""
     family, pipeline, denoiser = family_of(model), load_pipeline(model), open_denoiser(model)
     if not hasattr(pipeline, "transformer"):
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.set_progress_bar_config(disable=True)
     noise = [torch.randn((1, denoiser.network.config.in_channels, 4, 4), generator=seeded(n)) for n in (5, 6)]
     expected = pipeline(
@@ -66,7 +66,7 @@ def test_latents_are_drawn_as_the_pipeline_draws_them(model: Path) -> None:
         generator=[seeded(5), seeded(6)],
     ).images
     encoders, solver = open_encoders(family, model), Solver(model, 4)
-    text, away = (family.embed(encoders, family.tokens(encoders, words)) for words in (PROMPTS, ["bad"] * 2))
+    text, away = (family.embed(encoders, tokens_of(encoders, words)) for words in (PROMPTS, ["bad"] * 2))
     frames = torch.tensor([[32.0, 32, 0, 0, 32, 32]] * 2)
     for _ in range(2):
         drawn = solver.solve(denoiser, torch.cat(noise), text, away, frames, 3.0)
@@ -111,7 +111,7 @@ def test_stable_diffusion_3_without_t5(tmp_path: Path) -> None:
     family, pipeline, denoiser = family_of(tmp_path), load_pipeline(tmp_path), open_denoiser(tmp_path)
     encoders = open_encoders(family, tmp_path)
     assert [encoder.name for encoder in encoders] == ["text_encoder", "text_encoder_2"]
-    text = family.embed(encoders, family.tokens(encoders, PROMPTS))
+    text = family.embed(encoders, tokens_of(encoders, PROMPTS))
     embeddings, _, pooled, _ = embeddings_of(pipeline, PROMPTS)
     noised, timesteps = torch.randn((2, 16, 4, 4), generator=seeded(0)), torch.tensor([400.0, 700.0])
     expected = denoiser.network(noised, embeddings, pooled, timesteps).sample

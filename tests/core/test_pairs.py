@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.core import pairs
-from stages.core.pairs import IMAGE, ShardWriter, shards_below
+from stages.core.pairs import IMAGE, MOST_BYTES, ShardWriter, read_images, shards_below, write_rows, write_table
 
 SCHEMA = pa.schema([("key", pa.string()), ("image", IMAGE)])
 
@@ -48,3 +48,30 @@ def test_shards_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in shards_below(tmp_path / "a")] == [
         p.read_bytes() for p in shards_below(tmp_path / "b")
     ]
+
+
+def numbered(count: int, size: int = 1) -> list[tuple[dict[str, object], int]]:
+    return [({"key": str(n), "image": {"bytes": b"%d" % n, "path": str(n)}}, size) for n in range(count)]
+
+
+@pytest.mark.parametrize(("count", "size", "groups"), [(1, 1, 1), (128, 1, 1), (300, 1, 3), (5, MOST_BYTES // 2, 3)])
+def test_rows_one_by_one_are_written_as_a_table_is(tmp_path: Path, count: int, size: int, groups: int) -> None:
+    rows = numbered(count, size)
+    write_rows(iter(rows), SCHEMA, tmp_path / "a" / "rows.parquet")
+    table = pa.Table.from_pylist([row for row, _ in rows], schema=SCHEMA)
+    assert pq.read_table(tmp_path / "a" / "rows.parquet").equals(table)
+    assert pq.ParquetFile(tmp_path / "a" / "rows.parquet").num_row_groups == groups
+    if size == 1:
+        write_table(table, tmp_path / "table.parquet")
+        assert (tmp_path / "a" / "rows.parquet").read_bytes() == (tmp_path / "table.parquet").read_bytes()
+
+
+def test_no_rows_are_no_file(tmp_path: Path) -> None:
+    write_rows(iter([]), SCHEMA, tmp_path / "a" / "rows.parquet")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_images_of_some_rows(tmp_path: Path) -> None:
+    write_rows(numbered(300), SCHEMA, tmp_path / "rows.parquet")
+    for wanted in ([], [0], [299], [15, 16, 127, 128, 130, 255, 256], [*range(300)]):
+        assert [int(image["bytes"]) for image in read_images(tmp_path / "rows.parquet", wanted)] == wanted

@@ -1,12 +1,9 @@
 """Latents belong to their picture, embeddings to their caption."""
 
-import io
 import json
 import math
 import shutil
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -18,7 +15,6 @@ from stages.core import latents as latents_module
 from stages.core.errors import StageError
 from stages.core.families.family import open_encoders
 from stages.core.families.known import family_of
-from stages.core.files import file_digest, folder_digest
 from stages.core.latents import Latents, latents_digest
 from stages.core.models import load_vae
 from stages.core.pairs import write_table
@@ -27,23 +23,10 @@ from stages.encode import shards
 from stages.encode.params import EncodeParams
 from stages.encode.run import main
 from stages.preprocess.run import PROCESSED
+from tests.encode.rows import SMALL, in_turn, lay, numbered
 from tests.pictures import drawing, encoded
 
-SMALL = EncodeParams(batch_size=4)
 CAPTIONS = [["a fox", "zebra"], ["a fox"], [], ["bear"], ["a fox", "bear"]]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    random_pipeline("tiny", 0).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
 @pytest.fixture
@@ -115,38 +98,6 @@ def test_damaged_shards_are_named(base: Path, processed: Path, tmp_path: Path) -
     (tmp_path / "out" / "pictures" / "00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match=r"00000\.safetensors: can't be read .*; run encode again"):
         Latents(tmp_path / "out", "train").read([5])
-
-
-def numbered(number: int, size: tuple[int, int] = (32, 32), caption: str = "a fox") -> dict[str, Any]:
-    return {
-        "key": f"{number:02d}",
-        "variant": 0,
-        "image": {"bytes": encoded(drawing(number, size)), "path": ""},
-        "width": size[0],
-        "height": size[1],
-        **dict.fromkeys(("original_width", "original_height"), 64),
-        **dict.fromkeys(("crop_x", "crop_y"), -1),
-        "captions": [caption],
-        "split": "validation" if number == 0 else "train",
-        "role": "train",
-        "repeats": 1,
-    }
-
-
-def lay(folder: Path, rows: list[dict[str, Any]], per_shard: int = 6) -> Path:
-    (folder / "a").mkdir(parents=True)
-    for number in range(0, len(rows), per_shard):
-        table = pa.Table.from_pylist(rows[number : number + per_shard], schema=PROCESSED)
-        write_table(table, folder / "a" / f"{number:05d}.parquet")
-    return folder
-
-
-def in_turn(processed: Path, base: Path, out: Path, params: EncodeParams = SMALL) -> tuple[str, str]:
-    """A digest of latents and metrics, and what was said of what is new."""
-    said = io.StringIO()
-    with redirect_stdout(said):
-        main(params, processed, base, out, out.with_suffix(".json"))
-    return folder_digest(out) + file_digest(out.with_suffix(".json")), said.getvalue().splitlines()[-1]
 
 
 @torch.no_grad()

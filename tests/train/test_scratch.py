@@ -17,7 +17,7 @@ from transformers import CLIPModel
 
 from stages.base.random_model import random_pipeline
 from stages.base.run import copy_model
-from stages.core.families.family import load_tokenizer
+from stages.core.families.family import load_encoder, load_tokenizer
 from stages.core.families.known import load_pipeline
 from stages.core.families.sd import StableDiffusion
 from stages.core.files import folder_digest
@@ -153,7 +153,7 @@ def test_the_trained_text_encoder_is_clips_own(processed: Path, base: Path, tmp_
     tokens = load_tokenizer(out, "text_encoder")(["left red"], return_tensors="pt", padding="max_length")
     both = CLIPModel.from_pretrained(out / "clip").eval()
     with torch.no_grad():
-        alone = StableDiffusion().load_encoder(out, "text_encoder")(tokens.input_ids).last_hidden_state
+        alone = load_encoder(StableDiffusion(), out, "text_encoder")(tokens.input_ids).last_hidden_state
         assert torch.equal(alone, both.text_model(tokens.input_ids).last_hidden_state)
     pipeline = load_pipeline(out)
     assert isinstance(pipeline, StableDiffusionPipeline)

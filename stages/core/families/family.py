@@ -3,15 +3,18 @@
 Shapes: B pictures, C latent channels, H x W latent pixels, L tokens, D text width, P width of the pooled text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from diffusers import DiffusionPipeline
+from transformers import AutoTokenizer, CLIPTokenizer
 
 from stages.core.models import load_part
+
+T5, T5_TOKENS = "text_encoder_3", 256  # as many as diffusers' pipeline reads by default
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Encoder:
     tokenizer: Any
     model: Any
 
-    def tokens(self, captions: Sequence[str], length: int | None = None) -> torch.Tensor:
-        """Token numbers, (B, L) int64: cut or filled up to `length`, by default what the encoder reads."""
+    def tokens(self, captions: Sequence[str]) -> torch.Tensor:
+        """Token numbers, (B, L) int64, cut or filled up to what the encoder reads."""
         numbers: torch.Tensor = self.tokenizer(
             list(captions),
             padding="max_length",
-            max_length=length or self.tokenizer.model_max_length,
+            max_length=T5_TOKENS if self.name == T5 else self.tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         ).input_ids
@@ -48,31 +51,23 @@ class Encoder:
 class Family(Protocol):
     """One family. Its functions keep no state: models are handed in.
 
-    name: for people. pipeline: the class in model_index.json. denoiser: its part of the folder.
-    encoders: parts with a text encoder; a tokenizer lies beside each. optional: those that a model may lack.
-    targets: the denoiser's linear layers that an adapter changes by default, by the ends of their names.
+    name: for people. pipeline: the class in model_index.json. denoiser: its part of the folder; network: its class.
+    encoders: each part with a text encoder, and its class; a tokenizer lies beside each. optional: parts that a model
+    may lack. targets: the denoiser's linear layers that an adapter changes by default, by the ends of their names.
     sized: whether the denoiser is told the pictures' sizes and crops.
     """
 
     name: str
     pipeline: type[DiffusionPipeline]
     denoiser: str
-    encoders: tuple[str, ...]
+    network: Any
+    encoders: Mapping[str, Any]
     optional: tuple[str, ...]
     targets: tuple[str, ...]
     sized: bool
 
-    def load_denoiser(self, model: Path) -> Any:
-        """The denoiser, float32, on the CPU."""
-
-    def load_encoder(self, model: Path, name: str) -> Any:
-        """The text encoder `name`, float32, for inference."""
-
     def embed(self, encoders: Sequence[Encoder], tokens: Sequence[torch.Tensor]) -> Text:
         """What the denoiser reads of captions, from the token numbers (B, L) of each encoder."""
-
-    def tokens(self, encoders: Sequence[Encoder], captions: Sequence[str]) -> list[torch.Tensor]:
-        """Token numbers for each encoder, as `embed` takes them."""
 
     def answer(
         self,
@@ -93,21 +88,30 @@ class Family(Protocol):
         """D, and P or 0, that the denoiser was made for."""
 
 
-def open_encoders(family: Family, model: Path) -> list[Encoder]:
-    """The model's text encoders in the family's order."""
-    return [
-        Encoder(name, load_tokenizer(model, name), family.load_encoder(model, name))
-        for name in family.encoders
-        if (model / name).is_dir()
-    ]
+def load_denoiser(family: Family, model: Path) -> Any:
+    """The denoiser, float32, on the CPU."""
+    return load_part(family.network, model, family.denoiser)
+
+
+def load_encoder(family: Family, model: Path, name: str) -> Any:
+    """The text encoder `name`, float32, for inference."""
+    return load_part(family.encoders[name], model, name).eval().requires_grad_(False)
 
 
 def load_tokenizer(model: Path, encoder: str) -> Any:
     """The tokenizer beside a text encoder."""
-    from transformers import AutoTokenizer, CLIPTokenizer
+    return load_part(AutoTokenizer if encoder == T5 else CLIPTokenizer, model, tokenizer_of(encoder), weights=False)
 
-    kind = AutoTokenizer if encoder == "text_encoder_3" else CLIPTokenizer
-    return load_part(kind, model, tokenizer_of(encoder), weights=False)
+
+def open_encoders(family: Family, model: Path) -> list[Encoder]:
+    """The model's text encoders in the family's order."""
+    names = [name for name in family.encoders if (model / name).is_dir()]
+    return [Encoder(name, load_tokenizer(model, name), load_encoder(family, model, name)) for name in names]
+
+
+def tokens_of(encoders: Sequence[Encoder], captions: Sequence[str]) -> list[torch.Tensor]:
+    """Token numbers for each encoder, as `embed` takes them."""
+    return [encoder.tokens(captions) for encoder in encoders]
 
 
 def tokenizer_of(encoder: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from stages.core.families.family import Encoder, Family, Text
+from stages.core.families.family import Encoder, Family, Text, tokens_of
 
 
 class Live:
@@ -20,7 +20,7 @@ class Live:
     def prepare(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
         """Token numbers for each encoder, first dimension B."""
         captions = [self.captions[number] for number in numbers]
-        tokens = self.family.tokens(self.encoders, captions)
+        tokens = tokens_of(self.encoders, captions)
         prepared = {f"tokens {encoder.name}": ids for encoder, ids in zip(self.encoders, tokens, strict=True)}
         return prepared | {"empty": torch.tensor([self.empty_is_zero and not caption for caption in captions])}
 
@@ -37,4 +37,4 @@ class Live:
 @torch.no_grad()
 def embed(family: Family, encoders: list[Encoder], captions: list[str]) -> Text:
     """What the denoiser reads of captions that are not empty, from encoders that don't learn."""
-    return family.embed(encoders, family.tokens(encoders, captions))
+    return family.embed(encoders, tokens_of(encoders, captions))

@@ -1,7 +1,6 @@
 """Stable Diffusion 1.x and 2.x: a UNet that reads a text encoder's last layer (Rombach et al., arXiv 2112.10752)."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from stages.core.families.family import Encoder, Text
-from stages.core.models import load_part
 
 
 class StableDiffusion:
@@ -18,19 +16,11 @@ class StableDiffusion:
     name = "Stable Diffusion 1 or 2"
     pipeline = StableDiffusionPipeline
     denoiser = "unet"
-    encoders: tuple[str, ...] = ("text_encoder",)
+    network = UNet2DConditionModel
+    encoders: Mapping[str, Any] = {"text_encoder": CLIPTextModel}
     optional: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     sized = False
-
-    def load_denoiser(self, model: Path) -> Any:
-        return load_part(UNet2DConditionModel, model, self.denoiser)
-
-    def load_encoder(self, model: Path, name: str) -> Any:
-        return load_part(CLIPTextModel, model, name).eval().requires_grad_(False)
-
-    def tokens(self, encoders: Sequence[Encoder], captions: Sequence[str]) -> list[torch.Tensor]:
-        return [encoder.tokens(captions) for encoder in encoders]
 
     def embed(self, encoders: Sequence[Encoder], tokens: Sequence[torch.Tensor]) -> Text:
         return Text(encoders[0].model(tokens[0]).last_hidden_state)

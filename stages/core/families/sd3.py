@@ -4,8 +4,7 @@ The two CLIP encoders' last layers but one lie side by side, filled up to T5's w
 are both projections (section 4). Without T5 its place is zeros, as the authors' dropout of T5 has it.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +12,7 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
-from stages.core.families.family import Encoder, Text
-from stages.core.models import load_part
-
-T5_TOKENS = 256  # as diffusers' pipeline reads by default
+from stages.core.families.family import T5, T5_TOKENS, Encoder, Text
 
 
 class StableDiffusion3:
@@ -25,25 +21,18 @@ class StableDiffusion3:
     name = "Stable Diffusion 3"
     pipeline = StableDiffusion3Pipeline
     denoiser = "transformer"
-    encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")
-    optional: tuple[str, ...] = ("text_encoder_3", "tokenizer_3")
+    network = SD3Transformer2DModel
+    encoders: Mapping[str, Any] = {
+        "text_encoder": CLIPTextModelWithProjection,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        T5: T5EncoderModel,
+    }
+    optional: tuple[str, ...] = (T5, "tokenizer_3")
     targets: tuple[str, ...] = (
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
     )
     sized = False
-
-    def load_denoiser(self, model: Path) -> Any:
-        return load_part(SD3Transformer2DModel, model, self.denoiser)
-
-    def load_encoder(self, model: Path, name: str) -> Any:
-        kind = T5EncoderModel if name == "text_encoder_3" else CLIPTextModelWithProjection
-        return load_part(kind, model, name).eval().requires_grad_(False)
-
-    def tokens(self, encoders: Sequence[Encoder], captions: Sequence[str]) -> list[torch.Tensor]:
-        return [
-            encoder.tokens(captions, T5_TOKENS if encoder.name == "text_encoder_3" else None) for encoder in encoders
-        ]
 
     def embed(self, encoders: Sequence[Encoder], tokens: Sequence[torch.Tensor]) -> Text:
         clips = [

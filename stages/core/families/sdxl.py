@@ -4,8 +4,7 @@ Podell et al., arXiv 2307.01952. What is read of each encoder is its last layer 
 projection (section 2.1).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from stages.core.families.family import Encoder, Text
-from stages.core.models import load_part
 
 
 class StableDiffusionXL:
@@ -22,20 +20,11 @@ class StableDiffusionXL:
     name = "Stable Diffusion XL"
     pipeline = StableDiffusionXLPipeline
     denoiser = "unet"
-    encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
+    network = UNet2DConditionModel
+    encoders: Mapping[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     optional: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     sized = True
-
-    def load_denoiser(self, model: Path) -> Any:
-        return load_part(UNet2DConditionModel, model, self.denoiser)
-
-    def load_encoder(self, model: Path, name: str) -> Any:
-        kind = CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
-        return load_part(kind, model, name).eval().requires_grad_(False)
-
-    def tokens(self, encoders: Sequence[Encoder], captions: Sequence[str]) -> list[torch.Tensor]:
-        return [encoder.tokens(captions) for encoder in encoders]
 
     def embed(self, encoders: Sequence[Encoder], tokens: Sequence[torch.Tensor]) -> Text:
         answers = [
