@@ -23,7 +23,7 @@ from stages.train.order import rows_of
 from stages.train.params import TrainParams
 from stages.train.rates import learning_rate
 from stages.train.record import Record
-from stages.train.sharding import announced, blocks_of, gathered, received, replace_split, restore, split_again, whole
+from stages.train.sharding import announced, blocks_of, gathered, received, restore, split_again, whole
 from stages.train.state import State
 
 Prepared = dict[str, torch.Tensor]  # a batch: what losses are worked out from, first dimension B each
@@ -150,9 +150,7 @@ def run_loop(
                 print(f"stopped after step {state.step}: {params.patience} validations without a lower loss")
                 break
     kept = gathered(kept_weights(params, state.average, weights), accelerator.is_main_process)
-    kept = record.best_weights(kept) if params.keep == "best" else kept
-    replace_split(objective.model, kept)
-    return kept
+    return record.best_weights(kept) if params.keep == "best" else kept
 
 
 def place(params: TrainParams, objective: Objective, accelerator: Accelerator) -> None:

@@ -95,12 +95,3 @@ def split_again(modules: Iterable[torch.nn.Module]) -> None:
     for module in modules:
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def replace_split(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Whole weights in the place of split ones, so that one process alone can write the model."""
-    for name, weight in weights.items():
-        path, _, leaf = name.rpartition(".")
-        part = model.get_submodule(path)
-        if isinstance(getattr(part, leaf), DTensor):
-            setattr(part, leaf, torch.nn.Parameter(weight))
