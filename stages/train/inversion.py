@@ -29,18 +29,18 @@ class Widened(torch.nn.Module):
     def __init__(self, table: torch.nn.Embedding, vectors: torch.Tensor) -> None:
         super().__init__()
         self.table = table.requires_grad_(False)
-        self.vectors = torch.nn.Parameter(vectors)
+        self.vectors = torch.nn.Embedding.from_pretrained(vectors, freeze=False)  # which muon leaves to AdamW
 
     @property
     def weight(self) -> torch.Tensor:
         """The whole table."""
-        return torch.cat([self.table.weight, self.vectors])
+        return torch.cat([self.table.weight, self.vectors.weight])
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """Rows of the old table and of the new one, (..., D)."""
         beyond = numbers - len(self.table.weight)
         old = self.table(numbers.clamp(max=len(self.table.weight) - 1))
-        return torch.where(beyond[..., None] < 0, old, self.vectors[beyond.clamp(min=0)])
+        return torch.where(beyond[..., None] < 0, old, self.vectors(beyond.clamp(min=0)))
 
 
 class Inversion:
@@ -80,13 +80,13 @@ class Inversion:
         first = 0
         for word in self.words:
             rows = slice(first, first + word.vectors)
-            vectors = {encoder.name: weights[f"{encoder.name}.vectors"][rows] for encoder in self.encoders}
+            vectors = {encoder.name: weights[f"{encoder.name}.vectors.weight"][rows] for encoder in self.encoders}
             one = len(vectors) == 1
             named = {word.token if one else KIND[name]: value for name, value in vectors.items()}
             save_weights(named, out / "embeddings" / f"{word.token.strip('<>')}.safetensors", about)
             first += word.vectors
         for encoder in self.encoders:
-            learned = weights[f"{encoder.name}.vectors"]
+            learned = weights[f"{encoder.name}.vectors.weight"]
             whole = torch.cat([self.tables[encoder.name].table.weight.detach().to(learned), learned])
             state = {key: value for key, value in encoder.model.state_dict().items() if "token_embedding" not in key}
             name = next(key for key in encoder.model.state_dict() if key.endswith("token_embedding.table.weight"))

@@ -27,6 +27,7 @@ from stages.train import record
 from stages.train.controlnet import ControlNet
 from stages.train.diffusion import open_diffusion
 from stages.train.learner import open_base
+from stages.train.optimizers import make_optimizers
 from stages.train.params import TrainParams
 from stages.train.run import main as train
 from stages.train.state import save_state
@@ -221,6 +222,15 @@ def test_the_words_load_into_a_plain_base(enter: Any, projects: dict[str, Path])
     torch.testing.assert_close(table[tokens[-3:-1]], vectors)
     before = load_pipeline(projects["tiny"] / "base").text_encoder.get_input_embeddings().weight
     assert torch.equal(table[: len(before)], before)
+
+
+def test_muon_takes_no_words_for_a_matrix(projects: dict[str, Path]) -> None:
+    words = [{"token": "<toy>", "initialiser": "fox", "vectors": 20}]
+    params = params_of("textual_inversion", words=words, optimizer="muon")
+    objective = open_diffusion(params, projects["tiny"] / "latents", projects["tiny"] / "base")
+    (optimizer,) = make_optimizers(params, objective.rates)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert [tuple(weight.shape) for group in optimizer.param_groups for weight in group["params"]] == [(20, 32)]
 
 
 def test_a_controlnet_says_nothing_at_first_and_opens_by_itself(enter: Any, projects: dict[str, Path]) -> None:
