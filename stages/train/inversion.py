@@ -29,7 +29,8 @@ class Widened(torch.nn.Module):
     def __init__(self, table: torch.nn.Embedding, vectors: torch.Tensor) -> None:
         super().__init__()
         self.table = table.requires_grad_(False)
-        self.vectors = torch.nn.Embedding.from_pretrained(vectors, freeze=False)  # which muon leaves to AdamW
+        count, width = vectors.shape
+        self.vectors = torch.nn.Embedding(count, width, _weight=vectors)  # which muon leaves to AdamW
 
     @property
     def weight(self) -> torch.Tensor:
