@@ -8,7 +8,8 @@ out   models/trained  the base changed by what was learned, a diffusers folder; 
 """
 
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -27,14 +28,29 @@ from stages.train.record import Record
 from stages.train.state import State, fingerprint, load_state, state_folder
 
 
+@contextmanager
+def settled() -> Iterator[None]:
+    """Sums in one order, for the same bytes on every run, and numbers below 1e-38 as 0, until it is left.
+
+    A CPU is slow with those, and attention to captions makes many: a step of tiny-sd would take a sixth longer. Threads
+    of torch's pool do as the thread that started them: enter before the first sum.
+    """
+    torch.use_deterministic_algorithms(True)
+    # Else every new tensor is filled before an operator writes all of it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # the stubs don't know it
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@settled()
 def main(params: TrainParams, compute: Path, latents: Path, processed: Path, base: Path, out: Path, live: Path) -> None:
     """Train, then write the base with what was learned."""
     params.verify()
     if launch(compute):
         return
-    torch.use_deterministic_algorithms(True)
-    # Else every new tensor is filled before an operator writes all of it.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # the stubs don't know it
     accelerator = open_accelerator(params, compute)
     with accelerator.main_process_first():  # class pictures are drawn once
         objective = open_objective(params, latents, processed, base)
