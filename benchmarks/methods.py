@@ -54,13 +54,13 @@ SUBJECT, CLASS, WORD = "sks cat face", "cat face", "<blue-cat>"
 DISTANCE = "1 - cosine"
 COUNT = 32  # drawings that a figure is the mean of
 
-LORA = {"method": "lora", "steps": 240, "batch_size": 32, "learning_rate": 2e-3, "ema_decay": 0.98}
+LORA = {"method": "lora", "steps": 240, "batch_size": 32, "learning_rate": 5e-4, "ema_decay": 0.98}
 DREAMBOOTH = {
     "method": "dreambooth",
     "prompts": [SUBJECT],
-    "steps": 200,
+    "steps": 400,
     "batch_size": 5,
-    "learning_rate": 2e-4,
+    "learning_rate": 3e-4,
     "ema_decay": 0.95,
     "caption_dropout": 0.0,
 }
