@@ -102,39 +102,49 @@ def test_another_number_of_processes_goes_on_where_it_may(project: Path, first: 
     assert 3 <= switched < 8
 
 
-@pytest.mark.parametrize("disk", ["shared", "of its own"])
-def test_two_machines_follow_the_curve_of_one(project: Path, tmp_path: Path, disk: str) -> None:
-    """Stopped on the first and started again on both; the second needs no state. Other data is refused."""
-    second = project
-    if disk != "shared":
-        second = tmp_path / "second"
-        shutil.copytree(project, second)
+def start_both(folders: tuple[Path, Path], compute: Path) -> list[subprocess.Popen[str]]:
+    """A launcher a machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return [
+        start(folder, compute, 8, ACCELERATE_MACHINE_RANK=str(rank), ACCELERATE_MAIN_PROCESS_PORT=port)
+        for rank, folder in enumerate(folders)
+    ]
+
+
+def hosts(folder: Path) -> Path:
+    """compute/two-hosts.yaml with a process a machine."""
     config = yaml.safe_load((ROOT / "compute" / "two-hosts.yaml").read_text()) | {"num_processes": 2}
-    file = tmp_path / "hosts.yaml"
+    file = folder / f"{folder.name}.yaml"
     file.write_text(yaml.safe_dump(config))
+    return file
 
-    def start_both() -> list[subprocess.Popen[str]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        return [
-            start(folder, file, 8, ACCELERATE_MACHINE_RANK=str(rank), ACCELERATE_MAIN_PROCESS_PORT=port)
-            for rank, folder in enumerate((project, second))
-        ]
 
-    processes = start_both()
+def test_two_machines_with_one_disk_follow_the_curve_of_one(project: Path, tmp_path: Path) -> None:
+    compute = hosts(tmp_path)
+    for process in start_both((project, project), compute):
+        finish(process)
+    assert_same_curve(project, "cpu", compute.stem)
+
+
+def test_two_machines_with_disks_of_their_own_go_on_from_the_state_of_the_first(project: Path, tmp_path: Path) -> None:
+    """And one with other data is refused."""
+    second, compute = tmp_path / "second", hosts(tmp_path)
+    shutil.copytree(project, second)
+    processes = start_both((project, second), compute)
     wait_for_steps(project, processes[0], 3)
     processes[0].send_signal(signal.SIGTERM)
     finish(processes[0], status=143)
     _, errors = finish(processes[1], status=1)
     assert errors == "error: train: was told to stop; run it again: it goes on from its last state\n"
-    assert len(states_of(second)) == (disk == "shared")
-    for process in start_both():
-        finish(process)
-    assert_same_curve(project, "cpu", "hosts")
-    if disk != "shared":
-        assert not (second / "out-hosts").exists()
-        shutil.rmtree(second / "base" / "scheduler")
-        for process in start_both():
-            _, errors = finish(process, status=1)
-            assert "machines differ in data, base, params, code or libraries" in errors
+    assert not states_of(second)
+    for process in start_both((project, second), compute):
+        said, _ = finish(process)
+        assert "going on after step" in said
+    assert_same_curve(project, "cpu", compute.stem)
+    assert not (second / f"out-{compute.stem}").exists()
+    (second / "base" / "README.md").write_text("Another base.")
+    for process in start_both((project, second), compute):
+        _, errors = finish(process, status=1)
+        assert "machines differ in data, base, params, code or libraries" in errors
