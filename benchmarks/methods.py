@@ -54,7 +54,7 @@ SUBJECT, CLASS, WORD = "sks cat face", "cat face", "<blue-cat>"
 DISTANCE = "1 - cosine"
 COUNT = 32  # drawings that a figure is the mean of
 
-LORA = {"method": "lora", "steps": 240, "batch_size": 32, "learning_rate": 5e-4, "ema_decay": 0.98}
+LORA = {"method": "lora", "steps": 240, "batch_size": 32, "learning_rate": 1e-4, "ema_decay": 0.98}
 DREAMBOOTH = {
     "method": "dreambooth",
     "prompts": [SUBJECT],
