@@ -162,9 +162,9 @@ def dreambooth(folder: Path) -> None:
     for name in ("with prior", "without"):
         ours, peer = (distance(named[which], subject) for which in (name, "base"))
         tell(f"DreamBooth {name}, subject", ours, peer, DISTANCE)
-    drifts = [drift(kept["base"], kept[name]) for name in ("with prior", "without")]
-    tell("DreamBooth, class drift", *drifts, DISTANCE)
-    tell("DreamBooth, class apart", *(distance(kept[name], subject) for name in ("with prior", "without")), DISTANCE)
+    preserved, lost = kept["with prior"], kept["without"]
+    tell("DreamBooth, class drift", drift(kept["base"], preserved), drift(kept["base"], lost), DISTANCE)
+    tell("DreamBooth, class apart", distance(preserved, subject), distance(lost, subject), DISTANCE)
 
 
 def inversion(folder: Path) -> None:
