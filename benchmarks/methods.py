@@ -54,7 +54,7 @@ SUBJECT, CLASS, WORD = "sks cat face", "cat face", "<blue-cat>"
 DISTANCE = "1 - cosine"
 COUNT = 32  # drawings that a figure is the mean of
 
-LORA = {"method": "lora", "steps": 240, "batch_size": 32, "learning_rate": 5e-4, "ema_decay": 0.98}
+LORA = {"method": "lora", "steps": 240, "batch_size": 32, "learning_rate": 1e-4, "ema_decay": 0.98}
 DREAMBOOTH = {
     "method": "dreambooth",
     "prompts": [SUBJECT],
@@ -162,9 +162,9 @@ def dreambooth(folder: Path) -> None:
     for name in ("with prior", "without"):
         ours, peer = (distance(named[which], subject) for which in (name, "base"))
         tell(f"DreamBooth {name}, subject", ours, peer, DISTANCE)
-    drifts = [drift(kept["base"], kept[name]) for name in ("with prior", "without")]
-    tell("DreamBooth, class drift", *drifts, DISTANCE)
-    tell("DreamBooth, class apart", *(distance(kept[name], subject) for name in ("with prior", "without")), DISTANCE)
+    preserved, lost = kept["with prior"], kept["without"]
+    tell("DreamBooth, class drift", drift(kept["base"], preserved), drift(kept["base"], lost), DISTANCE)
+    tell("DreamBooth, class apart", distance(preserved, subject), distance(lost, subject), DISTANCE)
 
 
 def inversion(folder: Path) -> None:

@@ -72,7 +72,8 @@ def prepare(folder: Path, source: dict[str, Any], rules: dict[str, Any]) -> Proj
     score(ScoreParams(), raw, captions, folder, BASE, scores)
     inspect(InspectParams(), raw, captions, inspected)
     clean(CleanParams.model_validate(rules), inspected, scores, review, kept, metrics, folder / "rejected.csv")
-    preprocess(PreprocessParams(resolution=64, conditions=["canny"]), raw, kept, project.processed, metrics)
+    finished = PreprocessParams(resolution=64, conditions=["canny"])
+    preprocess(finished, raw, kept, folder / "conditions", project.processed, metrics)
     encode(EncodeParams(batch_size=32), project.processed, BASE, project.latents, metrics)
     return project
 
