@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import stages  # noqa: F401 - first of all: it keeps every library offline
@@ -12,6 +13,10 @@ from tests.pictures import drawing, encoded
 
 # The miniature's sums are too small to share: threads that wait for each other are slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("darkroom", deadline=None)
+hypothesis.settings.load_profile("darkroom")
 
 ROOT = Path(__file__).parents[1]
 
