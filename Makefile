@@ -1,7 +1,7 @@
 # make repro · make test · make check · make schema · make lock · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check schema lock peers
+.PHONY: repro test lint check schema lock peers
 
 repro: .venv/installed
 	dvc repro
@@ -10,11 +10,13 @@ repro: .venv/installed
 test: .venv/installed
 	pytest
 
-check: .venv/installed
+lint: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
+
+check: lint
 	pytest -m "not slow"
 
 schema: .venv/installed

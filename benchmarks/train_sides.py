@@ -40,23 +40,23 @@ def ours(times: list[float], folder: Path) -> None:
 def bare(times: list[float], folder: Path) -> None:
     """The UNet on one batch that is there already: nothing is read, drawn, noised, logged or looked at."""
     import torch
-    from diffusers import UNet2DConditionModel
     from torch.nn.functional import mse_loss
 
     from stages.train.averages import average_weights
+    from stages.train.diffusion import open_diffusion
     from stages.train.optimizers import make_optimizers
     from stages.train.params import TrainParams
     from stages.train.rates import learning_rate
 
+    torch.set_flush_denormal(True)
     params = TrainParams.model_validate_json((folder / "train.json").read_text())
-    batch = params.batch_size
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_pretrained(folder / "base" / "unet").to(memory_format=torch.channels_last).train()
-    config = unet.config
-    length = json.loads((folder / "base" / "text_encoder" / "config.json").read_text())["max_position_embeddings"]
-    noised, target = torch.randn(2, batch, config.in_channels, config.sample_size, config.sample_size)
-    noised = noised.contiguous(memory_format=torch.channels_last)
-    timesteps, text = torch.randint(0, 1000, (batch,)), torch.randn(batch, length, config.cross_attention_dim)
+    opened = open_diffusion(params, folder / "latents", folder / "base")
+    _, batch = opened.prepare(range(params.batch_size), range(params.batch_size))
+    unet, process = opened.opened.denoiser.network, opened.opened.denoiser.process
+    timesteps, text = process.timesteps(batch["levels"]), batch["embeddings"]
+    noised = process.noised(batch["latents"], batch["noise"], timesteps).contiguous(memory_format=torch.channels_last)
+    target = process.target(batch["latents"], batch["noise"], timesteps)
+    unet.to(memory_format=torch.channels_last).train()
     weights = dict(unet.named_parameters())
     average = {name: weight.detach().clone() for name, weight in weights.items()}
     optimizers = make_optimizers(params, unet)

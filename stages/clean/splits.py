@@ -17,13 +17,15 @@ def assign_splits(params: CleanParams, kept: pd.DataFrame, clusters: NDArray[np.
 
     Rows of one group or of one cluster of look-alikes (labels, (N,)) are held out together: if one of them is, by
     its source's word or by the draw. A draw depends on the lowest group's name alone, so new pictures move no old
-    ones, except by `validation_count`. Where the draw picks none of several, the lowest is held out.
+    ones, except by `validation_count`. Where the draw picks none of several, the lowest is held out. Pictures of the
+    role regularisation are not what a model is judged by: alone they are not drawn.
     """
     names = kept["group"].fillna(kept["key"]).astype(str)
     together = _components(names, clusters)
     lowest = names.groupby(together).min().to_dict()
     told = set(together[kept["split"].eq("validation").to_numpy()].tolist())
-    open_ones = np.unique(together[kept["split"].isna().to_numpy()]).tolist()
+    teaches = kept["role"].ne("regularisation")
+    open_ones = np.unique(together[(teaches & kept["split"].isna()).to_numpy()]).tolist()
     draws = {label: uniform(params.seed, "validation", lowest[label]) for label in open_ones}
     ordered = sorted(set(draws) - told, key=lambda label: (draws[label], lowest[label]))
     sizes = Counter(together.tolist())
@@ -34,7 +36,8 @@ def assign_splits(params: CleanParams, kept: pd.DataFrame, clusters: NDArray[np.
     else:
         before = np.cumsum([0, *(sizes[label] for label in ordered)]) + sum(sizes[label] for label in told)
         drawn = {label for label, held in zip(ordered, before, strict=False) if held < params.validation_count}
-        drawn -= {ordered[-1]} if len(drawn) == len(sizes) else set()
+        taught = set(together[teaches.to_numpy()].tolist())
+        drawn -= {ordered[-1]} if drawn and drawn >= taught else set()
     held_out = told | drawn
     return ["validation" if label in held_out else "train" for label in together.tolist()]
 

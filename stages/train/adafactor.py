@@ -6,6 +6,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from stages.train.sharding import part_of, whole
+
 
 class Adafactor(Optimizer):
     """Steps divided by the gradients' root mean square, of which only means over rows and columns are kept.
@@ -27,9 +29,11 @@ class Adafactor(Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                direction = weight.grad * inverse_root(self.state[weight], weight.grad)
+                grad = whole(weight.grad) if weight.ndim > 1 else weight.grad  # of a vector nothing is averaged
+                direction = grad * inverse_root(self.state[weight], grad)
                 direction /= direction.square().mean().sqrt().clamp(min=1)
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(part_of(direction, weight), alpha=-group["lr"])
 
 
 def inverse_root(state: dict[str, Any], grad: torch.Tensor) -> torch.Tensor:

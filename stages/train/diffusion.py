@@ -229,7 +229,9 @@ def open_diffusion(params: TrainParams, latents: Path, base: Path) -> Diffusion:
     """Open base and latents for the method. Raises StageError if they don't fit each other."""
     own = Latents(latents, "train", ["regularisation"])
     preserves = params.method in ("full", "dreambooth", "lora") and bool(len(own) or params.prior.prompt)
-    opened = open_base(params, latents, base, ["train"] if preserves else ["train", "regularisation"])
+    # Class pictures are no pictures of the word, nor of what a validation under train.prompts asks for.
+    apart = preserves or params.method == "textual_inversion"
+    opened = open_base(params, latents, base, ["train"] if apart else ["train", "regularisation"])
     if not len(opened.train):
         raise StageError("train", "there are no training pictures", "lower clean.validation_share")
     check_fit(opened)
@@ -239,7 +241,7 @@ def open_diffusion(params: TrainParams, latents: Path, base: Path) -> Diffusion:
     check_fits(params.objective, opened.denoiser.process.kind)
     digest = latents_digest(latents)
     priors = open_priors(opened, latents, folder_digest(base)) if preserves else None
-    return Diffusion(params, opened, open_learner(opened), Latents(latents, "validation"), priors, digest)
+    return Diffusion(params, opened, open_learner(opened), Latents(latents, "validation", ["train"]), priors, digest)
 
 
 def check_fit(opened: Opened) -> None:

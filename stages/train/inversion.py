@@ -30,18 +30,19 @@ class Widened(torch.nn.Module):
     def __init__(self, table: torch.nn.Embedding, vectors: torch.Tensor) -> None:
         super().__init__()
         self.table = table.requires_grad_(False)
-        self.vectors = torch.nn.Parameter(vectors)
+        count, width = vectors.shape
+        self.vectors = torch.nn.Embedding(count, width, _weight=vectors)  # which muon leaves to AdamW
 
     @property
     def weight(self) -> torch.Tensor:
         """The whole table."""
-        return torch.cat([self.table.weight, self.vectors])
+        return torch.cat([self.table.weight, self.vectors.weight])
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """Rows of the old table and of the new one, (..., D)."""
         beyond = numbers - len(self.table.weight)
         old = self.table(numbers.clamp(max=len(self.table.weight) - 1))
-        return torch.where(beyond[..., None] < 0, old, self.vectors[beyond.clamp(min=0)])
+        return torch.where(beyond[..., None] < 0, old, self.vectors(beyond.clamp(min=0)))
 
 
 class Inversion:
@@ -81,13 +82,13 @@ class Inversion:
         first = 0
         for word in self.words:
             rows = slice(first, first + word.vectors)
-            vectors = {encoder.name: weights[f"{encoder.name}.vectors"][rows] for encoder in self.encoders}
+            vectors = {encoder.name: weights[f"{encoder.name}.vectors.weight"][rows] for encoder in self.encoders}
             one = len(vectors) == 1
             named = {word.token if one else KIND[name]: value for name, value in vectors.items()}
             save_weights(named, out / "embeddings" / f"{word.token.strip('<>')}.safetensors", about)
             first += word.vectors
         for encoder in self.encoders:
-            learned = weights[f"{encoder.name}.vectors"]
+            learned = weights[f"{encoder.name}.vectors.weight"]
             stored = load_encoder(self.opened.denoiser.family, self.opened.base, encoder.name)
             state = {key: as_type(value, learned.dtype) for key, value in stored.state_dict().items()}
             name = next(key for key in state if key.endswith("token_embedding.weight"))

@@ -2,11 +2,12 @@
 
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -22,9 +23,11 @@ from stages.train.order import rows_of
 from stages.train.params import TrainParams
 from stages.train.rates import learning_rate
 from stages.train.record import Record
+from stages.train.sharding import announced, blocks_of, gathered, received, restore, split_again, whole
 from stages.train.state import State
 
 Prepared = dict[str, torch.Tensor]  # a batch: what losses are worked out from, first dimension B each
+Result = TypeVar("Result")
 
 
 class Objective(Protocol):
@@ -75,15 +78,17 @@ class Objective(Protocol):
 
 
 class Step(torch.nn.Module):
-    """An objective's losses as a module's forward pass: what wraps it for several processes sees every call."""
+    """All that is worked out with a model as a module's forward pass: what wraps it for several processes sees it.
 
-    def __init__(self, objective: Objective) -> None:
+    Before it weights that are split are gathered; what goes in and comes out is of the types that it has by itself.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.model, self.splits = objective.model, objective.splits
-        self._losses = objective.losses
+        self.model, self._no_split_modules = model, blocks_of(model)
 
-    def forward(self, prepared: Prepared) -> torch.Tensor:
-        return self._losses(prepared)
+    def forward(self, work: Callable[[], Result]) -> Result:
+        return work()
 
 
 def run_loop(
@@ -95,33 +100,31 @@ def run_loop(
     Raises StageError, naming step and pictures, when the loss is no number.
     """
     state = record.state
-    place(params, objective, accelerator.device)
+    place(params, objective, accelerator)
+    step, *optimizers = accelerator.prepare(Step(objective.model), *make_optimizers(params, objective.rates))
     weights = {name: weight for name, weight in objective.model.named_parameters() if weight.requires_grad}
-    optimizers = make_optimizers(params, objective.rates)
     if state.step:
         for name, weight in weights.items():
-            weight.data.copy_(state.weights[name])
+            weight.data.copy_(received(state.weights[name], weight.data))
         for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
-            optimizer.load_state_dict(saved)
+            restore(optimizer, saved)
+        state.average = {name: received(value, weights[name].data) for name, value in state.average.items()}
+        if accelerator.scaler is not None and state.scaler:
+            accelerator.scaler.load_state_dict(state.scaler)
+        state.weights, state.optimizers = {}, []  # their place in memory is free
         print(f"going on after step {state.step}")
     else:
         if params.ema_decay:
             state.average = {name: weight.detach().clone() for name, weight in weights.items()}
         state.micro = params.batch_size // accelerator.num_processes
-    step, *optimizers = accelerator.prepare(Step(objective), *optimizers)
-    state.average = {name: weight.to(accelerator.device) for name, weight in state.average.items()}
-    if accelerator.scaler is not None and state.scaler:
-        accelerator.scaler.load_state_dict(state.scaler)
-
+        look(params, objective, step, record, weights, accelerator)
     objective.model.train()
-    if not state.step:
-        look(params, objective, record, weights, accelerator)
     with training_bar(params, state.step, accelerator) as advance, hold_signals() as stop:
         for batches in ahead(prepared_steps(params, objective, state.step, accelerator)):
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = learning_rate(params, state.step) * group["factor"]
-            losses = backward(params, step, batches, state, accelerator)
-            norm = accelerator.clip_grad_norm_(weights.values(), params.max_grad_norm)
+            losses = backward(params, objective, step, batches, state, accelerator)
+            norm = whole(accelerator.clip_grad_norm_(weights.values(), params.max_grad_norm))
             taken = seen_by_all(accelerator, batches, losses, norm, bool(stop))
             refuse_broken(state.step, batches, losses, taken)
             for optimizer in optimizers:
@@ -131,27 +134,32 @@ def run_loop(
                 average_weights(params, state.average, weights, state.step)
             state.step += 1
             record.step(taken.levels, taken.losses, taken.norm, learning_rate(params, state.step - 1))
-            look(params, objective, record, weights, accelerator)
+            look(params, objective, step, record, weights, accelerator)
             if state.step % params.checkpoint_every == 0 or taken.stop:
-                state.weights = {name: weight.detach() for name, weight in weights.items()}
-                state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
-                state.scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
-                record.save()
+                now = replace(
+                    state,
+                    weights={name: weight.detach() for name, weight in weights.items()},
+                    optimizers=[optimizer.state_dict() for optimizer in optimizers],
+                    scaler=accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
+                )
+                record.save(State(**gathered(vars(now), accelerator.is_main_process)))
             if taken.stop and state.step < params.steps:
                 raise SystemExit(128 + (stop[0] if stop else signal.SIGTERM))
             advance()
             if record.stalled(params.patience):
                 print(f"stopped after step {state.step}: {params.patience} validations without a lower loss")
                 break
-    kept = kept_weights(params, state.average, weights)
+    kept = gathered(kept_weights(params, state.average, weights), accelerator.is_main_process)
     return record.best_weights(kept) if params.keep == "best" else kept
 
 
-def place(params: TrainParams, objective: Objective, device: torch.device) -> None:
+def place(params: TrainParams, objective: Objective, accelerator: Accelerator) -> None:
     """Bring every module to the device, in the memory format that convolutions like, and have it do as params say."""
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(params.precision)
+    device = accelerator.device
+    layout = torch.contiguous_format if accelerator.is_fsdp2 else torch.channels_last  # rows are split off as they lie
     for used in (objective.model, *objective.frozen):
-        used.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it, its stubs don't
+        used.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch knows it, its stubs don't
         for weight in used.parameters():
             if half and device.type == "cuda" and not weight.requires_grad:
                 weight.data = weight.data.to(half)  # it is only read, and in that type
@@ -186,7 +194,12 @@ def prepared_steps(
 
 
 def backward(
-    params: TrainParams, step: Any, batches: list[tuple[list[str], Prepared]], state: State, accelerator: Accelerator
+    params: TrainParams,
+    objective: Objective,
+    step: Any,
+    batches: list[tuple[list[str], Prepared]],
+    state: State,
+    accelerator: Accelerator,
 ) -> torch.Tensor:
     """Gradients of the step's mean loss, worked out `state.micro` rows at a time; the losses, (rows,).
 
@@ -195,9 +208,9 @@ def backward(
     """
     while True:
         try:
-            return _backward(params, step, batches, state, accelerator)
+            return _backward(params, objective, step, batches, state, accelerator)
         except torch.OutOfMemoryError:
-            can = state.micro > 1 and accelerator.num_processes == 1 and step.splits
+            can = state.micro > 1 and accelerator.num_processes == 1 and objective.splits
             if not can:
                 advice = "lower train.batch_size and raise train.accumulation, or set train.gradient_checkpointing"
                 raise StageError("train", f"memory runs out at {state.micro} pictures at once", advice) from None
@@ -208,7 +221,12 @@ def backward(
 
 
 def _backward(
-    params: TrainParams, step: Any, batches: list[tuple[list[str], Prepared]], state: State, accelerator: Accelerator
+    params: TrainParams,
+    objective: Objective,
+    step: Any,
+    batches: list[tuple[list[str], Prepared]],
+    state: State,
+    accelerator: Accelerator,
 ) -> torch.Tensor:
     parts = [
         {name: value[start : start + state.micro] for name, value in batch.items()}
@@ -221,7 +239,8 @@ def _backward(
         torch.manual_seed(seed_of(params.seed, "dropout", state.step, number, accelerator.process_index))
         moved = {name: value.to(accelerator.device, non_blocking=True) for name, value in part.items()}
         with nullcontext() if number == len(parts) - 1 else accelerator.no_sync(step):
-            found = step(moved)
+            with accelerator.autocast():
+                found = step(partial(objective.losses, moved))
             accelerator.backward(found.sum() / rows)
         losses.append(found.detach().float())
     return torch.cat(losses)
@@ -282,40 +301,47 @@ def kept_weights(
 def look(
     params: TrainParams,
     objective: Objective,
+    step: Any,
     record: Record,
     weights: dict[str, torch.nn.Parameter],
     accelerator: Accelerator,
 ) -> None:
     """Where it is time, validate and draw a preview with the weights that would be kept, and log both.
 
-    Both are due at the start, at the end and every so many steps.
+    Both are due at the start, at the end and every so many steps. The first process's figures count in all of them.
     """
-    step, ends = record.state.step, (0, params.steps)
-    validates = step in ends or step % params.validate_every == 0
-    previews = params.preview_every > 0 and (step in ends or step % params.preview_every == 0)
+    number, ends = record.state.step, (0, params.steps)
+    validates = number in ends or number % params.validate_every == 0
+    previews = params.preview_every > 0 and (number in ends or number % params.preview_every == 0)
     if not validates and not previews:
         return
     objective.model.eval()
     kept = kept_weights(params, record.state.average, weights)
-    with swapped(weights, kept), accelerator.autocast():
+    with swapped(weights, kept), accelerator.autocast(), torch.no_grad():
         if validates:
-            record.validation(objective.validate(), kept if params.keep == "best" else None)
-        if previews and record.shows and (picture := objective.preview()):
-            record.preview(picture)
+            figures = announced(step(objective.validate))
+            record.validation(figures, weights if params.keep == "best" else None)
+        if previews and (record.shows or accelerator.is_fsdp2):  # split weights need every process
+            record.preview(step(objective.preview))
+        split_again(step.modules())
     objective.model.train()
 
 
 @contextmanager
 def swapped(weights: dict[str, torch.nn.Parameter], others: dict[str, torch.Tensor]) -> Iterator[None]:
-    """The model with other weights in place of its own, for a while."""
-    own = {name: weight.data for name, weight in weights.items()}
-    for name, weight in weights.items():
-        weight.data = others[name]
+    """The model with other weights in place of its own, and they with its own in theirs, for a while."""
+
+    def exchange() -> None:
+        for name, weight in weights.items():
+            own = weight.data.clone()
+            weight.data.copy_(others[name])
+            others[name].copy_(own)
+
+    exchange()  # of values: FSDP reads a split weight where it lies
     try:
         yield
     finally:
-        for name, weight in weights.items():
-            weight.data = own[name]
+        exchange()
 
 
 @contextmanager

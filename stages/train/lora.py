@@ -19,7 +19,7 @@ from stages.core.latents import Latents
 from stages.core.weights import WEIGHTS, save_weights
 from stages.train.export import write_kohya
 from stages.train.full import as_type, replace_part
-from stages.train.learner import Opened
+from stages.train.learner import Opened, below
 from stages.train.loop import Prepared
 from stages.train.texts import Texts
 
@@ -69,12 +69,16 @@ class Lora:
         Stored scaled, so that alpha equals the rank, which is what loaders take where a file says nothing of alpha.
         """
         family, base = self.opened.denoiser.family, self.opened.base
-        self.model.load_state_dict(weights, strict=False)
+        precise = {name: weight.float() for name, weight in weights.items()}
+        learned = {
+            name: get_peft_model_state_dict(tuner.model, below(precise, f"{name}."))
+            for name, tuner in self.adapted.items()
+        }
         dtype = next(iter(weights.values())).dtype
         scale = self.opened.params.lora.alpha / self.opened.params.lora.rank
         adapter = {}
-        for name, tuner in self.adapted.items():
-            for key, value in get_peft_model_state_dict(tuner.model).items():
+        for name, values in learned.items():
+            for key, value in values.items():
                 scaled = value * scale if ".lora_B." in key else value
                 adapter[f"{name}.{key}"] = scaled.detach().to(dtype).cpu()
         (out / "adapter").mkdir()
@@ -84,7 +88,7 @@ class Lora:
             denoises = name == family.denoiser
             stored = load_denoiser(family, base) if denoises else load_encoder(family, base, name)
             fresh = self._adapt(stored, tuner.targeted_module_names)
-            set_peft_model_state_dict(fresh.model, get_peft_model_state_dict(tuner.model))
+            set_peft_model_state_dict(fresh.model, learned[name])
             plain[name] = fresh.merge_and_unload()
         modules = [
             f"{name}.{key.removesuffix('.weight')}"

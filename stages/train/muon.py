@@ -4,6 +4,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from stages.train.sharding import part_of, whole
+
 
 class Muon(Optimizer):
     """Weak directions are learned as fast as strong ones.
@@ -29,7 +31,7 @@ class Muon(Optimizer):
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
                 ahead = weight.grad.add(momentum, alpha=group["momentum"])
-                direction = orthogonal(ahead.flatten(1)).view(weight.shape)
+                direction = part_of(orthogonal(whole(ahead).flatten(1)).view(weight.shape), weight)
                 size = 0.2 * max(len(weight), weight.numel() // len(weight)) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)
 

@@ -114,6 +114,11 @@ class TrainParams(Section):
     compute: str = Field(
         "one", pattern=r"^[\w-]+$", description="which file in compute/ says on how many processes and machines"
     )
+    switch_compute: bool = Field(
+        False,
+        description="a stopped training may go on with another number of processes, or weights split otherwise: the "
+        "same batches and curve, in other last digits than in one go; the model's metadata says from which step on",
+    )
     prompts: list[str] = Field(
         default=[], description='in place of the pictures\' own captions, as "a photo of sks dog"; drawn anew each time'
     )

@@ -1,7 +1,7 @@
 """What a training leaves to look at: curves and previews, kept with the state and cut back to it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.core.files import replacing
 from stages.train.params import TrainParams
+from stages.train.sharding import gathered
 from stages.train.state import State, save_state
 
 BEST = "best.safetensors"
@@ -58,16 +59,18 @@ class Record:
         self._add("train/learning_rate", rate)
         seen.clear()
 
-    def validation(self, figures: dict[str, float], weights: dict[str, torch.Tensor] | None) -> None:
+    def validation(self, figures: dict[str, float], weights: Mapping[str, torch.Tensor] | None) -> None:
         """Log what was measured on held-out pictures; the weights that were, where they are the best, are kept."""
         for name, value in figures.items():
             self._add(f"validation/{name}", value)
         if figures and self.live is not None:
             print(f"step {self.state.step}: validation loss {figures['loss']:.4f}", flush=True)
         losses = self._validated()
-        if weights and losses and min(losses) == losses[-1] and self.live is not None:
-            with replacing(self.folder / BEST) as temporary:
-                save_file({name: weight.contiguous().cpu() for name, weight in weights.items()}, temporary)
+        if weights and losses and min(losses) == losses[-1]:
+            best = gathered({name: weight.detach() for name, weight in weights.items()}, keep=self.live is not None)
+            if self.live is not None:
+                with replacing(self.folder / BEST) as temporary:
+                    save_file({name: weight.contiguous().cpu() for name, weight in best.items()}, temporary)
 
     def _validated(self) -> list[float]:
         return [value for _, name, value in self.state.curve if name == "validation/loss"]
@@ -86,15 +89,17 @@ class Record:
         path = self.folder / BEST
         return load_file(path) if path.exists() else last
 
-    def preview(self, picture: Image.Image) -> None:
-        """Keep the picture and show it."""
+    def preview(self, picture: Image.Image | None) -> None:
+        """Keep the picture, if there is one, and show it."""
+        if picture is None or self.live is None:
+            return
         path = self.folder / "previews" / f"{self.state.step:07d}.png"
         picture.save(path)
         self._show(path)
 
-    def save(self) -> None:
+    def save(self, state: State) -> None:
         if self.live is not None:
-            save_state(self.folder, self.state)
+            save_state(self.folder, state)
 
     def _add(self, name: str, value: float) -> None:
         self.state.curve.append((self.state.step, name, value))

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from stages.core.errors import StageError
 from stages.core.files import folder_digest, scratch, sync
-from stages.core.params import Section
+from stages.train.params import TrainParams
 
 LIBRARIES = ("accelerate", "diffusers", "peft", "tokenizers", "torch", "transformers")
 OPTIMIZERS = ("bitsandbytes", "lion-pytorch", "prodigyopt")  # where they are installed
@@ -28,6 +28,7 @@ class State:
 
     curve: (step, name, value) of all that was logged. losses: (level, loss) of the pictures since the
     last logged mean. optimizers: their own states. scaler: of fp16's gradients. micro: pictures at once.
+    layouts: (step, layout) of the processes from that step on.
     """
 
     step: int = 0
@@ -38,14 +39,37 @@ class State:
     losses: list[tuple[float, float]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
     micro: int = 1
+    layouts: list[tuple[int, str]] = field(default_factory=list)
 
 
-def fingerprint(params: Section, *inputs: str) -> str:
-    """What a training is made of: params, inputs' digests, code and the libraries that do the sums."""
+def fingerprint(params: TrainParams, *inputs: str) -> str:
+    """What a training is made of: params, inputs' digests, code and the libraries that do the sums.
+
+    On how many processes is left to `go_on`, which can say what the matter is.
+    """
+    params = params.model_copy(update={"compute": "", "switch_compute": False})
     code = [folder_digest(folder, "*.py") for folder in (Path(__file__).parent, Path(__file__).parents[1] / "core")]
     libraries = [*LIBRARIES, *(name for name in OPTIMIZERS if find_spec(name.replace("-", "_")))]
     parts = [params.model_dump_json(), *inputs, *code, *(f"{name} {version(name)}" for name in libraries)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def go_on(params: TrainParams, state: State, layout: str, folder: Path) -> None:
+    """Let this layout of processes take the state's next steps.
+
+    Raises StageError if it was reached by another one, which adds in another order and so ends with other bytes, and
+    params don't allow it.
+    """
+    if state.layouts and state.layouts[-1][1] == layout:
+        return
+    if state.step and not params.switch_compute:
+        raise StageError(
+            "train.compute",
+            f"step {state.step} was reached by {state.layouts[-1][1]}, and now there would be {layout}: "
+            "the same curve, but not the bytes of one go",
+            f"take as many, or set train.switch_compute: true to go on all the same, or delete {folder} to start anew",
+        )
+    state.layouts.append((state.step, layout))
 
 
 @contextmanager

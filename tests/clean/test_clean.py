@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -336,6 +337,18 @@ def test_a_count_is_held_out() -> None:
     kept = clean(CleanParams(validation_count=7), table(*rows)).kept
     assert (kept["split"] == "validation").sum() == 8  # a group isn't split
     assert (clean(CleanParams(validation_count=0), table(*rows)).kept["split"] == "train").all()
+
+
+@pytest.mark.parametrize("held_out", [{"validation_share": 0.5}, {"validation_count": 1}, {"validation_count": 9}])
+def test_class_pictures_are_not_held_out(held_out: dict[str, Any]) -> None:
+    rows = [row(number, role="train" if number < 3 else "regularisation") for number in range(30)]
+    kept = clean(CleanParams.model_validate(held_out), table(*rows)).kept
+    splits = kept.groupby("role")["split"].agg(set)
+    assert splits["regularisation"] == {"train"}
+    assert splits["train"] == {"train", "validation"}
+    rows[20]["split"] = "validation"  # unless a source says so
+    kept = clean(CleanParams.model_validate(held_out), table(*rows)).kept
+    assert kept.set_index("key")["split"][f"{20:064x}"] == "validation"
 
 
 def test_balance() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import ControlNetModel, DDIMScheduler
@@ -25,7 +26,9 @@ from stages.preprocess.conditions import make_condition
 from stages.preprocess.run import CONDITIONS, PROCESSED
 from stages.train import record
 from stages.train.controlnet import ControlNet
+from stages.train.diffusion import open_diffusion
 from stages.train.learner import open_base
+from stages.train.optimizers import make_optimizers
 from stages.train.params import TrainParams
 from stages.train.run import main as train
 from stages.train.state import save_state
@@ -222,6 +225,15 @@ def test_the_words_load_into_a_plain_base(enter: Any, projects: dict[str, Path])
     assert torch.equal(table[: len(before)], before)
 
 
+def test_muon_takes_no_words_for_a_matrix(projects: dict[str, Path]) -> None:
+    words = [{"token": "<toy>", "initialiser": "fox", "vectors": 20}]
+    params = params_of("textual_inversion", words=words, optimizer="muon")
+    objective = open_diffusion(params, projects["tiny"] / "latents", projects["tiny"] / "base")
+    (optimizer,) = make_optimizers(params, objective.rates)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert [tuple(weight.shape) for group in optimizer.param_groups for weight in group["params"]] == [(20, 32)]
+
+
 def test_a_controlnet_says_nothing_at_first_and_opens_by_itself(enter: Any, projects: dict[str, Path]) -> None:
     opened = open_base(params_of("controlnet"), projects["tiny"] / "latents", projects["tiny"] / "base", ["train"])
     learner = ControlNet(opened, Stored(opened.train))
@@ -233,6 +245,26 @@ def test_a_controlnet_says_nothing_at_first_and_opens_by_itself(enter: Any, proj
     network = ControlNetModel.from_pretrained(out / "controlnet", use_safetensors=True)
     last = [weight for name, weight in network.state_dict().items() if name.startswith("controlnet_down_blocks")]
     assert any(weight.any() for weight in last)
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "textual_inversion"])
+def test_class_pictures_are_not_taken_for_the_thing(
+    method: str, projects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of the role regularisation are neither learned as the word nor validated on by its prompt."""
+    monkeypatch.setenv("DVC_ROOT", str(projects["tiny"]))
+    latents = tmp_path / "latents"
+    shutil.copytree(projects["tiny"] / "latents", latents)
+    index = pq.read_table(latents / "index.parquet")
+    classes = {"01", "06", "07"}  # the first is held out
+    roles = ["regularisation" if key in classes else "train" for key in index.column("key").to_pylist()]
+    write_table(index.set_column(index.column_names.index("role"), "role", pa.array(roles)), latents / "index.parquet")
+    objective = open_diffusion(params_of(method), latents, projects["tiny"] / "base")
+    learned, held_out = ({key[:2] for key in data.keys} for data in (objective.opened.train, objective.validation))
+    assert learned == {"02", "03", "04", "05"}
+    assert held_out == {"00"}
+    kept = {key[:2] for key in objective.priors.keys} if objective.priors is not None else set()
+    assert kept == ({"06", "07"} if method == "dreambooth" else set())
 
 
 def test_class_pictures_are_drawn_once(enter: Any, projects: dict[str, Path]) -> None:
