@@ -35,7 +35,9 @@ class Drawing:
 def set_scheduler(pipeline: Any, name: str) -> None:
     """Swap the sampler, keeping the model's own noise schedule and prediction type; a flow keeps its own sampler."""
     if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
-        pipeline.scheduler = SCHEDULERS[name].from_config(pipeline.scheduler.config)
+        # A file of another sampler doesn't say so, and DDIM would cut latents, which reach beyond 1.
+        clips = {"clip_sample": False} if name == "ddim" else {}
+        pipeline.scheduler = SCHEDULERS[name].from_config(pipeline.scheduler.config, **clips)
 
 
 def side_of(pipeline: Any) -> int:
