@@ -48,10 +48,10 @@ def main() -> None:
         pixels = torch.rand(count, 3, height, width)
         formula = count * HELD * FLOAT32 * CHANNELS[0] * width * height // 2**20
         about = {"pictures": count, "px": f"{width} x {height}", "formula": formula, "unit": "MiB"}
-        print(json.dumps({"name": "encode", "value": peak(lambda: vae.encode(pixels)), **about}), flush=True)  # noqa: B023
+        print(json.dumps({"name": "encode", "value": peak(lambda: vae.encode(pixels)), **about}), flush=True)  # noqa: B023 - called at once
         if count == 1:
             latents = vae.encode(pixels).latent_dist.mode()
-            print(json.dumps({"name": "decode", "value": peak(lambda: vae.decode(latents)), **about}), flush=True)  # noqa: B023
+            print(json.dumps({"name": "decode", "value": peak(lambda: vae.decode(latents)), **about}), flush=True)  # noqa: B023 - called at once
 
 
 if __name__ == "__main__":

@@ -78,10 +78,10 @@ def theirs(times: list[float], script: str, *arguments: str) -> None:
     Where there is no torchvision, `benchmarks.transforms` stands in for the one module that the script takes of it. The
     libraries are opened first: they would take the stand-in for the whole.
     """
-    import datasets  # noqa: F401
+    import datasets  # noqa: F401 - opened before the stand-in is there
     from accelerate import Accelerator
-    from diffusers import StableDiffusionPipeline, training_utils  # noqa: F401
-    from transformers import CLIPTextModel  # noqa: F401
+    from diffusers import StableDiffusionPipeline, training_utils  # noqa: F401 - opened before the stand-in is there
+    from transformers import CLIPTextModel  # noqa: F401 - opened before the stand-in is there
 
     if not find_spec("torchvision"):
         from benchmarks import transforms
