@@ -62,7 +62,8 @@ def launch(compute: Path) -> bool:
             print("\n".join(lines), file=sys.stderr)
             sys.exit(1)
         killed = any(line.strip().startswith("traceback : Signal 9") for line in said)
-        if any(line.strip().startswith("exitcode  : 143") for line in said):  # of another machine's, SIGTERM
+        # SIGTERM of another machine's; where one was killed the launcher sends it to the rest.
+        if not killed and any(line.strip().startswith("exitcode  : 143") for line in said):
             raise StageError("train", "was told to stop", "run it again: it goes on from its last state")
         if not killed:
             print("\n".join(said), file=sys.stderr)
