@@ -108,7 +108,7 @@ def training_pictures(keys: Sequence[str], processed: Path, kept: pd.DataFrame, 
 
 def _urls(raw: Path, rows: pd.DataFrame) -> dict[str, str]:
     """Where each picture was found: its URL, or its path within its source."""
-    found = {}
+    found: dict[str, str] = {}
     for shard, wanted in rows.groupby("shard"):
         keys = set(wanted["key"])
         for row in read_rows([raw / str(shard)], ["key", "url", "source", "image.path"]):

@@ -93,10 +93,9 @@ for (const slider of document.querySelectorAll(".slider")) {
 // What each stage took, if its file lies beside the page.
 if (typeof times !== "undefined" && Object.keys(times).length) {
   const clock = (seconds) => {
-    const whole = Math.round(seconds);
-    if (whole < 60) return `${seconds.toFixed(1)} s`;
-    const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-    return parts[0] ? `${parts[0]} h ${parts[1]} min` : `${parts[1]} min ${parts[2]} s`;
+    if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
+    const whole = Math.round(seconds), minutes = Math.round(seconds / 60);
+    return seconds < 3600 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   };
   const rows = Object.entries(times);
   const total = rows.reduce((sum, [, row]) => sum + row.seconds, 0);

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.scm import RevError
 from fsspec.implementations.dirfs import DirFileSystem
 from PIL import Image
 
@@ -31,13 +32,6 @@ WORKSPACE = "workspace"
 MOST_PROMPTS = 40
 
 
-class Reader(Protocol):
-    """What is needed of a file system."""
-
-    def read_bytes(self, path: str) -> bytes:
-        """A file's bytes; raises FileNotFoundError."""
-
-
 @dataclass(frozen=True)
 class Run:
     """A revision: its evaluation/figures.json, params, hash of the data, curve, and samples by (prompt, seed)."""
@@ -50,23 +44,15 @@ class Run:
     samples: Mapping[tuple[str, int], str]
 
 
-def open_revision(revision: str) -> Reader:
-    """The project's files at a revision. Raises StageError if there is no such revision."""
-    if revision == WORKSPACE:
-        return DirFileSystem(".", auto_mkdir=False)
-    try:
-        return DVCFileSystem(".", rev=revision)
-    except DvcException as error:
-        raise StageError(revision, f"is no revision ({error})", "`dvc exp list` names the experiments") from None
-
-
 def read_run(revision: str, model: str) -> Run:
-    """What there is to compare of one model. Raises StageError if the revision lacks it."""
-    files = open_revision(revision)
+    """What there is to compare of one model. Raises StageError if the revision lacks it, or is none."""
+    files = DirFileSystem(".") if revision == WORKSPACE else DVCFileSystem(".", rev=revision)
 
     def read(path: str) -> bytes:
         try:
-            return files.read_bytes(path)
+            return bytes(files.read_bytes(path))
+        except RevError:
+            raise StageError(revision, "is no revision", "`dvc exp list` names the experiments") from None
         except (FileNotFoundError, DvcException) as error:
             advice = "run it, or fetch it: `dvc pull`, `dvc exp pull`"
             raise StageError(revision, f"{path} isn't there ({type(error).__name__})", advice) from None
@@ -156,6 +142,7 @@ def page(runs: Sequence[Run], model: str) -> str:
 
 
 def main() -> None:
+    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revisions", nargs="+", metavar="REV")
     parser.add_argument("--model", default="trained", help="which of the models")
