@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 68, 16, 14, 50
+LEFT, RIGHT, TOP, BOTTOM = 68, 28, 14, 50
 
 
 @dataclass(frozen=True)
