@@ -1,7 +1,7 @@
-# make repro · make test · make check · make schema · make lock · make peers
+# make repro · make test · make check · make plan · make doctor · make schema · make lock · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint check schema lock peers
+.PHONY: repro test lint check plan doctor schema lock peers
 
 repro: .venv/installed
 	dvc repro
@@ -18,6 +18,14 @@ lint: .venv/installed
 
 check: lint
 	pytest -m "not slow"
+
+# What params.yaml will cost; make plan ARGS="--params recipes/sd15-full.yaml --pictures 5000", ARGS=--calibrate.
+plan: .venv/installed
+	@python -m stages.tools.plan $(ARGS)
+
+# Is this machine fit for it, and if not what to do.
+doctor: .venv/installed
+	@python -m stages.tools.doctor
 
 schema: .venv/installed
 	python -m stages.tools.schema

@@ -13,6 +13,10 @@ STATE = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.01, "lion": 4.0, "prodi
 # Times that a step passes over a float32 of each weight beside the network's own work: gradient written, read for its
 # norm and for the step; weight read and written; then the state read and written, the average too.
 PASSES = 5
+LEAST = 0.03  # seconds of a pass forward and backward on a GPU: its kernels take so long to start; assumed
+# Of the bytes counted: gradients of activations and an allocator's gaps come to it. Processes on a CPU had 1.2 to 1.5
+# times what was counted at their peak (docs/cost.md).
+MARGIN = 1.2
 OVERHEAD = 1.5e9  # bytes: CUDA's context, libraries' workspaces, what the allocator can't use; assumed
 
 
@@ -29,7 +33,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """The sum: as if gradients were whole while every activation is still held, so a little above the peak."""
+        """The sum: as if gradients were whole while every activation is still held."""
         return self.weights + self.gradients + self.optimiser + self.average + self.activations
 
 
@@ -93,7 +97,9 @@ def hours_of(
     speed = measured or table.speed(row, precision_on(row, params))
     passes = PASSES + 2 * state_bytes(work, params) / max(1, 4 * work.weights) + (3 if params.ema_decay else 0)
     updates = params.steps * passes * 4 * work.weights / (row.bandwidth * 1e9)
-    return (share.total / speed + (0 if measured else updates)) / 3600
+    waits = params.steps * params.accumulation * LEAST if row.gpu else 0.0
+    training = max(share.training / speed, waits) + (0.0 if measured else updates)
+    return (training + (share.encoding + share.looking) / speed) / 3600
 
 
 def precision_on(row: Hardware, params: TrainParams) -> str:
@@ -102,8 +108,8 @@ def precision_on(row: Hardware, params: TrainParams) -> str:
 
 
 def fits(memory: Memory, row: Hardware) -> bool:
-    """Whether training fits, something left for CUDA itself."""
-    return memory.total + OVERHEAD <= row.memory * 1e9
+    """Whether training fits, with room for what isn't counted."""
+    return MARGIN * memory.total + OVERHEAD <= row.memory * 1e9
 
 
 def largest_batch(work: Workload, params: TrainParams, row: Hardware) -> int:

@@ -98,9 +98,7 @@ def forward(
 ) -> tuple[torch.Tensor, int]:
     """The loss of so many pictures, and the bytes held for its backward pass: each storage once."""
     owned = {
-        tensor.untyped_storage()._cdata
-        for module in modules
-        for tensor in (*module.parameters(), *module.buffers())
+        tensor.untyped_storage()._cdata for module in modules for tensor in (*module.parameters(), *module.buffers())
     }
     kept: dict[int, torch.Tensor] = {}
 

@@ -33,6 +33,7 @@ class Hardware(Section):
     spot: float | None = Field(None, ge=0, description="USD an hour")
     bf16: bool = True
     laptop: bool = False
+    gpu: bool = True
     source: str = Field("", alias="from")
 
 
@@ -91,6 +92,7 @@ def this_machine(table: Table, precision: str) -> tuple[str, Hardware, float | N
             bandwidth=core.bandwidth * cores,
             utilisation=core.utilisation,
             laptop=True,
+            gpu=False,
             **{"from": "assumed: --calibrate measures it"},
         ),
         measured,
@@ -118,7 +120,12 @@ def note_measured(precision: str, speed: float) -> None:
 
 
 def calibrate(
-    network: torch.nn.Module, losses: Callable[[int], torch.Tensor], flops: int, batch: int, precision: str, seconds: float
+    network: torch.nn.Module,
+    losses: Callable[[int], torch.Tensor],
+    flops: int,
+    batch: int,
+    precision: str,
+    seconds: float,
 ) -> float:
     """FLOP/s of training `network`, forward, backward and AdamW, for so many seconds after two steps to warm up.
 

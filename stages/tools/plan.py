@@ -213,11 +213,9 @@ def savings(plan: Plan, name: str, row: Hardware) -> list[tuple[str, str]]:
         online = work_of(work, train, 0, plan.data.held_out)
         online = replace(online, encoding=samples * (work.encode + work.read))
         each = hours_of(online, work, train, row, plan.table)
-        found.append(
-            ("latents stored once", f"already so: the encoders at every step would make it {duration(each)}")
-        )
-    batch = largest_batch(work, train, row)
-    if batch > train.batch_size:
+        found.append(("latents stored once", f"already so: the encoders at every step would make it {duration(each)}"))
+    batch = min(largest_batch(work, train, row), 4 * train.batch_size)
+    if batch > train.batch_size and samples > batch:
         steps = max(1, round(samples / batch / train.accumulation))
         found.append((f"batches of {batch}", versus(plan.changed(batch_size=batch, steps=steps))))
     if train.method in ("full", "dreambooth"):
@@ -227,14 +225,22 @@ def savings(plan: Plan, name: str, row: Hardware) -> list[tuple[str, str]]:
         first = plan.changed(side=half, steps=train.steps // 2)
         rest = plan.changed(steps=train.steps - train.steps // 2)
         both = first.hours(row) + rest.hours(row)
-        found.append((f"half the steps at {half} px", f"{duration(both)} in place of {duration(hours)}, first in a run of its own"))
+        found.append(
+            (
+                f"half the steps at {half} px",
+                f"{duration(both)} in place of {duration(hours)}, first in a run of its own",
+            )
+        )
     if not train.gradient_checkpointing and hasattr(plan.plan.family.network, "enable_gradient_checkpointing"):
         found.append(("checkpointing", versus(plan.changed(gradient_checkpointing=True))))
     if train.precision == "no":
         found.append(("bf16", versus(plan.changed(precision="bf16", optimizer=train.optimizer))))
     if row.price and row.spot:
         found.append(
-            ("spot price", f"{money(row.spot, hours)} in place of {money(row.price, hours)}; a run that is stopped goes on")
+            (
+                "spot price",
+                f"{money(row.spot, hours)} in place of {money(row.price, hours)}; a run that is stopped goes on",
+            )
         )
     return found
 
@@ -258,7 +264,9 @@ def laptop(plan: Plan) -> str:
 def table_of(lines: list[tuple[str, ...]]) -> str:
     """Columns side by side."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def short(number: float) -> str:
@@ -289,6 +297,8 @@ def money(price: float | None, hours: float) -> str:
     if price is None:
         return "-"
     cost = price * hours
+    if cost < 0.01:
+        return "<$0.01"
     return f"${cost:,.2f}" if cost < 100 else f"${cost:,.0f}"
 
 
@@ -297,7 +307,9 @@ def show(plan: Plan, path: Path, name: str) -> str:
     share = 1 / plan.processes
     lines = [f"{path}, prices of {plan.table.as_of} ({HARDWARE})", "", *about(plan), "", table_of(rows_of(plan))]
     if plan.processes > 1:
-        lines.append(f"{plan.processes} of them share the work: {share:.0%} of the hours each, at the same price, at best")
+        lines.append(
+            f"{plan.processes} of them share the work: {share:.0%} of the hours each, at the same price, at best"
+        )
     row = plan.table.hardware[name]
     lines += ["", f"What each saving is worth here, on one {name}:"]
     found = savings(plan, name, row)
@@ -373,8 +385,8 @@ def checked(table: Table) -> str:
         )
     return table_of(lines) + (
         f"\n\nTuned runs are to be within {NEAR:.0%}, with one utilisation a GPU; the others show what not tuning costs.\n"
-        "Stable Diffusion 2 is often said to have cost $200,000. Its model card says 200,000 A100 *hours*, which at $2\n"
-        "to $4 an hour are $400,000 to $800,000; MosaicML trained its like for $31,230 to $33,874 after the latents."
+        "Stable Diffusion 2 is said to have cost $200,000: probably its 200,000 A100 hours (as its card is quoted) taken for\n"
+        "money. At $2 an hour they are $400,000. MosaicML trained its like for $31,230 to $33,874, and $7,600 for latents."
     )
 
 

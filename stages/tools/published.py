@@ -38,8 +38,8 @@ RUNS = (
     Run("MosaicML, 8 GPUs", "sd21", "A100", MOSAIC, 81.33 * 24 * 8, 2.0, False, True, "mosaicml/diffusion"),
     Run("MosaicML, 128 GPUs", "sd21", "A100", MOSAIC, 5.51 * 24 * 128, 2.0, False, True, "mosaicml/diffusion"),
     Run("Anyscale, reserved", "sd21", "A100", MOSAIC, 13165, 3.0, False, True, "anyscale/templates"),
-    Run("NeMo, 1M images", "sd15", "A100", ((512, 1e6),), hours_at(1e6, 25.0), None, True, True, "NeMo README"),
-    Run("NeMo, 1M images", "sd15", "H100", ((512, 1e6),), hours_at(1e6, 52.4), None, True, True, "NeMo README"),
+    Run("NeMo, 100M images", "sd15", "A100", ((512, 1e8),), hours_at(1e8, 25.0), None, True, True, "NeMo README"),
+    Run("NeMo, 100M images", "sd15", "H100", ((512, 1e8),), hours_at(1e8, 52.4), None, True, True, "NeMo README"),
     Run("MosaicML first, 8", "sd21", "A100", ((512, ALL),), 49696, None, True, False, "mosaicml/diffusion-benchmark"),
     Run("MosaicML first, 128", "sd21", "A100", ((512, ALL),), 62987, 2.0, True, False, "mosaicml/diffusion-benchmark"),
     Run(

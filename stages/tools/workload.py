@@ -58,7 +58,9 @@ def measure(plan: Blueprint, params: TrainParams, side: int) -> Workload:
         with torch.no_grad():
             denoise = count_step(step.denoise, [], "no").forward
             read = count_step(lambda count: step.read(count).embeddings, [], "no").forward
-            encode = count_step(lambda count: vae.encode(torch.empty(count, *picture)).latent_dist.mean, [], "no").forward
+            encode = count_step(
+                lambda count: vae.encode(torch.empty(count, *picture)).latent_dist.mean, [], "no"
+            ).forward
             decode = count_step(lambda count: vae.decode(step.latents(count)).sample, [], "no").forward
         count = count_step(losses, used, params.precision)
         if params.gradient_checkpointing:
