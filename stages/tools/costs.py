@@ -73,6 +73,7 @@ class Share:
 def work_of(work: Workload, params: TrainParams, pictures: int | None, held_out: int | None) -> Share:
     """Of one run on so many finished pictures, a caption each; of an unknown number nothing is counted."""
     samples = params.steps * params.batch_size * params.accumulation
+    looking: float
     validations = 2 + (params.steps - 1) // params.validate_every
     looked = min(params.validation_pictures, held_out if held_out is not None else params.validation_pictures)
     looking = validations * looked * params.validation_bins * work.denoise

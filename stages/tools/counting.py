@@ -17,9 +17,12 @@ NORMS = (torch.nn.GroupNorm, torch.nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Count:
-    """What a step asks for. forward, training: FLOPs a picture, 2 a multiply-add, of matrices, convolutions and attention;
-    training is forward and backward, with what is worked out twice. kept: bytes of activations that each picture holds
-    for the backward pass. shared: bytes held so whatever the number of pictures."""
+    """What a step asks for.
+
+    forward, training: FLOPs a picture, 2 a multiply-add, of matrices, convolutions and attention; training is forward
+    and backward, with what is worked out twice. kept: bytes of activations that each picture holds for the backward
+    pass. shared: bytes held so whatever the number of pictures.
+    """
 
     forward: int
     training: int
@@ -34,7 +37,7 @@ def norms_in_float32() -> Iterator[None]:
     def widen(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return tuple(value.float() for value in inputs) if isinstance(module, NORMS) else None
 
-    hook = register_module_forward_pre_hook(widen)
+    hook = register_module_forward_pre_hook(widen)  # type: ignore[arg-type]  # what it gives back counts, which stubs deny
     try:
         yield
     finally:
@@ -42,11 +45,11 @@ def norms_in_float32() -> Iterator[None]:
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch has no types here
 
 
 def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))
+    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]  # as above
 
 
 # The kernel that keeps no matrix of attention, as those on GPUs do; torch's counter doesn't know the CPU's.
@@ -107,9 +110,9 @@ def forward(
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with torch.autocast("cpu", HALF.get(precision, torch.bfloat16), enabled=precision in HALF):
-            loss = losses(pictures).float().sum()
+    autocast = torch.autocast("cpu", HALF.get(precision, torch.bfloat16), enabled=precision in HALF)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+        loss = losses(pictures).float().sum()
     return loss, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 from dvc.exceptions import DvcException
-from dvc.fs.system import hardlink, reflink
+from dvc.fs import system
 from dvc.repo import Repo
 from huggingface_hub import constants
 
@@ -42,11 +42,13 @@ class Finding:
 
 
 def look_at_python(_root: Path) -> Finding:
+    """Its version."""
     found = ".".join(map(str, sys.version_info[:3]))
     return Finding("python", found, "" if sys.version_info >= (3, 11) else "install 3.11 or newer")
 
 
 def look_at_torch(root: Path) -> Finding:
+    """Its version, against the lock file."""
     wanted = locked_versions((root / "requirements.lock").read_text(encoding="utf-8"))["torch"]
     found = version("torch")
     same = found.split("+")[0] == wanted
@@ -54,6 +56,7 @@ def look_at_torch(root: Path) -> Finding:
 
 
 def look_at_device(_root: Path) -> Finding:
+    """What there is to train on."""
     if torch.cuda.is_available():
         half = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         name = torch.cuda.get_device_name(0)
@@ -64,12 +67,14 @@ def look_at_device(_root: Path) -> Finding:
 
 
 def look_at_memory(_root: Path) -> Finding:
+    """What is free of it."""
     free = psutil.virtual_memory().available
     do = "" if free >= MEMORY else f"{MEMORY / 1e9:.0f} GB are wanted: close something, DARKROOM_WORKERS=1"
     return Finding("memory", f"{free / 1e9:.1f} GB free", do)
 
 
 def look_at_disk(root: Path) -> Finding:
+    """What is free on the project's."""
     free = psutil.disk_usage(str(root)).free
     do = "" if free >= ROOM else f"{ROOM / 1e9:.0f} GB are wanted: `dvc gc --workspace` frees some"
     return Finding("disk", f"{free / 1e9:.1f} GB free", do)
@@ -80,7 +85,7 @@ def look_at_links(root: Path) -> Finding:
     with Repo(str(root)) as repo:
         cache = Path(repo.cache.local.path)
         wanted = repo.config["cache"].get("type", ["reflink", "copy"])
-    kinds: dict[str, Callable[[str, str], Any]] = {"reflink": reflink, "hardlink": hardlink}
+    kinds: dict[str, Callable[[str, str], Any]] = {"reflink": system.reflink, "hardlink": system.hardlink}
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as there, tempfile.TemporaryDirectory(dir=root / ".dvc") as here:
         source = Path(there, "file")
@@ -95,6 +100,7 @@ def look_at_links(root: Path) -> Finding:
 
 
 def look_at_ignored(root: Path) -> Finding:
+    """Whether byte code is kept out of what DVC compares."""
     path = root / ".dvcignore"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if IGNORED in lines:
@@ -103,6 +109,7 @@ def look_at_ignored(root: Path) -> Finding:
 
 
 def look_at_remote(root: Path) -> Finding:
+    """Whether it can be reached, if there is one."""
     with Repo(str(root)) as repo:
         name = repo.config["core"].get("remote")
         if not name:
@@ -118,6 +125,7 @@ def look_at_remote(root: Path) -> Finding:
 
 
 def look_at_params(root: Path) -> Finding:
+    """Against their types."""
     try:
         tree = read_params(root / "params.yaml")
         for name, kind in SECTION_TYPES.items():

@@ -83,20 +83,17 @@ def this_machine(table: Table, precision: str) -> tuple[str, Hardware, float | N
             known = table.hardware["RTX 3090"].model_copy(update={"price": None, "spot": None, "source": "as RTX 3090"})
         return f"here: {name}", known.model_copy(update={"memory": memory}), measured
     cores, core = psutil.cpu_count(logical=False) or 1, table.core
-    return (
-        f"this CPU, {cores} cores",
-        Hardware(
-            memory=psutil.virtual_memory().total / 1e9,
-            half=core.single * cores,
-            single=core.single * cores,
-            bandwidth=core.bandwidth * cores,
-            utilisation=core.utilisation,
-            laptop=True,
-            gpu=False,
-            **{"from": "assumed: --calibrate measures it"},
-        ),
-        measured,
-    )
+    row = {
+        "memory": psutil.virtual_memory().total / 1e9,
+        "half": core.single * cores,
+        "single": core.single * cores,
+        "bandwidth": core.bandwidth * cores,
+        "utilisation": core.utilisation,
+        "laptop": True,
+        "gpu": False,
+        "from": "assumed: --calibrate measures it",
+    }
+    return f"this CPU, {cores} cores", Hardware.model_validate(row), measured
 
 
 def device_name() -> str:
@@ -137,7 +134,7 @@ def calibrate(
     def step() -> None:
         with torch.autocast(device.type, HALF.get(precision, torch.bfloat16), enabled=precision in HALF):
             loss = losses(batch)
-        loss.float().square().mean().backward()
+        torch.autograd.backward(loss.float().square().mean())
         optimizer.step()
         optimizer.zero_grad()
 

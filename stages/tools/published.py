@@ -1,4 +1,4 @@
-"""Published trainings of Stable Diffusion, and what this estimator says of them: `python -m stages.tools.plan --check`."""
+"""Published trainings of Stable Diffusion, and what is estimated of them: `python -m stages.tools.plan --check`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
