@@ -40,6 +40,7 @@ from PIL import Image
 from transformers import CLIPModel
 
 from benchmarks.projects import BASE, openmoji, subject_project
+from stages.core.conditions import make_condition
 from stages.core.families.known import load_pipeline
 from stages.core.files import folder_digest
 from stages.core.latents import Latents
@@ -48,7 +49,6 @@ from stages.core.objective import open_denoiser, validation_curve
 from stages.core.pixels import Pixels, to_images
 from stages.core.sampling import Drawing, draw
 from stages.core.sheets import contact_sheet
-from stages.preprocess.conditions import make_condition
 from stages.tools.card import as_pixels
 
 SUBJECT, CLASS, WORD = "sks cat face", "cat face", "<blue-cat>"

@@ -76,9 +76,7 @@ def side_of(pipeline: Any) -> int:
     return int(denoiser.config.sample_size * pipeline.vae_scale_factor)
 
 
-def draw(
-    pipeline: Any, drawings: Sequence[Drawing], batch_size: int, read: Reader = plain_text
-) -> list[Image.Image]:
+def draw(pipeline: Any, drawings: Sequence[Drawing], batch_size: int, read: Reader = plain_text) -> list[Image.Image]:
     """One picture for each drawing, in order. Batches and the list's order save time and change nothing else.
 
     Every distinct text is read once. A pipeline's `controlnet` follows the conditions.
@@ -185,7 +183,7 @@ class Batch:
         if self.drawings[0].condition is None:
             return lambda *_: constant
         network, control = self.pipeline.controlnet, self.drawings[0].control
-        shown = [_fitted(drawing.condition, drawing.size) for drawing in self.drawings if drawing.condition]
+        shown = [fitted(drawing.condition, drawing.size) for drawing in self.drawings if drawing.condition]
         pixels = self.pipeline.control_image_processor.preprocess(shown, height=self.height, width=self.width)
         condition = torch.cat([pixels, pixels] if self.guided else [pixels]).to(self.device, network.dtype)
 
@@ -207,7 +205,7 @@ class Batch:
     def _encoded(self, noise: torch.Tensor) -> torch.Tensor:
         """Scaled latents (B, C, h, w) of the pictures to begin with: the mode, nothing is drawn."""
         starts = [drawing.start for drawing in self.drawings if drawing.start]
-        shown = [_fitted(start.picture, (self.width, self.height)) for start in starts]
+        shown = [fitted(start.picture, (self.width, self.height)) for start in starts]
         pixels = self.pipeline.image_processor.preprocess(shown).to(self.device, noise.dtype)
         latents: torch.Tensor = self.scale.apply(self.pipeline.vae.encode(pixels).latent_dist.mode())
         return latents
@@ -217,7 +215,7 @@ class Batch:
         masks = [drawing.start.mask for drawing in self.drawings if drawing.start and drawing.start.mask]
         if not masks:
             return None
-        fitted = [_fitted(mask, (self.width, self.height)) for mask in masks]
+        fitted = [fitted(mask, (self.width, self.height)) for mask in masks]
         pixels = torch.stack([torch.frombuffer(bytearray(mask.tobytes()), dtype=torch.uint8) for mask in fitted])
         pixels = pixels.view(-1, 1, self.height, self.width)
         return adaptive_max_pool2d(pixels.float(), tuple(noise.shape[2:])).gt(0).to(self.device)
@@ -231,7 +229,7 @@ class Batch:
         return noised
 
 
-def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """As large as `size`: resized, and cut around the middle where its shape is another."""
     return picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
@@ -240,7 +238,7 @@ def _kept_outside(drawn: Image.Image, drawing: Drawing) -> Image.Image:
     """Outside the mask the original's own pixels: the VAE wouldn't give them back as they were."""
     if drawing.start is None or drawing.start.mask is None:
         return drawn
-    kept, mask = (_fitted(picture, drawing.size) for picture in (drawing.start.picture, drawing.start.mask))
+    kept, mask = (fitted(picture, drawing.size) for picture in (drawing.start.picture, drawing.start.mask))
     return Image.composite(drawn, kept, mask)
 
 

@@ -23,13 +23,13 @@ SchedulerName = Literal[
 ]
 
 Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
-Size = Side | tuple[Side, Side]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 
 
-def width_and_height(size: Size | list[int] | None, side: int) -> tuple[int, int]:
+def width_and_height(size: int | list[int] | None, side: int) -> tuple[int, int]:
     """px; one number is both, null the model's own side."""
     if size is None:
         return side, side

@@ -9,7 +9,9 @@ GAP, LINE = 6, 18  # px
 FONT_SIZE = 12
 
 
-def contact_sheet(pictures: Sequence[Image.Image], labels: Sequence[str], columns: int, least: int = 128) -> Image.Image:
+def contact_sheet(
+    pictures: Sequence[Image.Image], labels: Sequence[str], columns: int, least: int = 128
+) -> Image.Image:
     """Pictures in rows of `columns`, each under its label, centred in cells as large as the largest.
 
     Where the largest is small, all are enlarged by one whole factor, to `least` px at least.

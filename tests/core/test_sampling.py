@@ -140,7 +140,7 @@ def test_a_level_of_almost_nothing_gives_the_picture_back(pipelines: dict[str, A
         if name == "pndm":
             continue
         near, far = (
-            draw(pipeline, [Drawing("a fox", 0, SIZE, 100, 1.0, scheduler=name, start=Start(start, level))], 1)[0]
+            draw(pipeline, [Drawing("a fox", 0, SIZE, 20, 1.0, scheduler=name, start=Start(start, level))], 1)[0]
             for level in (0.001, 0.9)
         )
         assert apart(near, decoded(pipeline, start)) < apart(far, decoded(pipeline, start)), name

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stages.base.random_families import build
+from stages.core.conditions import make_condition
 from stages.core.errors import StageError
 from stages.core.families.family import Text
 from stages.core.families.known import family_of, load_pipeline
@@ -23,7 +24,6 @@ from stages.core.pairs import write_table
 from stages.core.sampling import Drawing, draw
 from stages.encode.params import EncodeParams
 from stages.encode.run import main as encode
-from stages.preprocess.conditions import make_condition
 from stages.preprocess.run import CONDITIONS, PROCESSED
 from stages.train import loop
 from stages.train.averages import average_weights
