@@ -93,7 +93,7 @@ def drawn(model: Path, prompts: Sequence[str], conditions: list[Image.Image] | N
     if conditions:
         network = ControlNetModel.from_pretrained(model / "controlnet", use_safetensors=True)
         pipeline = StableDiffusionControlNetPipeline.from_pipe(pipeline, controlnet=network)
-    shown = conditions or [None] * len(prompts)
+    shown: Sequence[Image.Image | None] = conditions or [None] * len(prompts)
     drawings = [
         Drawing(prompt, seed, (64, 64), condition=condition)
         for seed, (prompt, condition) in enumerate(zip(prompts, shown, strict=True))

@@ -72,7 +72,8 @@ def _too_long(pipeline: Any, text: str) -> bool:
     if isinstance(family_of_pipeline(pipeline), StableDiffusion3) and pipeline.text_encoder_3 is not None:
         return len(pipeline.tokenizer_3(text).input_ids) > T5_TOKENS
     tokenizer = pipeline.tokenizer
-    return len(tokenizer(_told(pipeline, text, tokenizer)).input_ids) > tokenizer.model_max_length
+    most: int = tokenizer.model_max_length
+    return len(tokenizer(_told(pipeline, text, tokenizer)).input_ids) > most
 
 
 def _told(pipeline: Any, text: str, tokenizer: Any) -> str:

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP, LINE = 6, 18  # px
 FONT_SIZE = 12
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
@@ -59,7 +60,7 @@ def table_sheet(
     return sheet
 
 
-def shortened(pen: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def shortened(pen: ImageDraw.ImageDraw, label: str, font: Font, width: float) -> str:
     """The label, cut with an ellipsis where it is longer than `width` px; its first line only."""
     lines = label.splitlines() or [""]
     text = lines[0] if len(lines) == 1 else f"{lines[0]}…"

@@ -52,7 +52,8 @@ class Texts:
         read = self[text]
         if text or not self.pipeline.config.get("force_zeros_for_empty_prompt"):
             return read
-        return Text(torch.zeros_like(read.embeddings), torch.zeros_like(read.pooled))
+        pooled = None if read.pooled is None else torch.zeros_like(read.pooled)
+        return Text(torch.zeros_like(read.embeddings), pooled)
 
     def length(self, *texts: str) -> int:
         """Tokens of the longest, which all are filled up to."""

@@ -10,12 +10,12 @@ from stages.core.params import Section
 from stages.core.settings import Guidance, SchedulerName, Seed, Size, Steps
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-VALUES: dict[str, Any] = {
-    "steps": Steps,
-    "guidance": Guidance,
-    "scheduler": SchedulerName,
-    "ratio": Annotated[float, Field(ge=-1, le=2)],
-    "strength": Annotated[float, Field(ge=-2, le=3)],
+VALUES: dict[str, TypeAdapter[Any]] = {
+    "steps": TypeAdapter(list[Steps]),
+    "guidance": TypeAdapter(list[Guidance]),
+    "scheduler": TypeAdapter(list[SchedulerName]),
+    "ratio": TypeAdapter(list[Annotated[float, Field(ge=-1, le=2)]]),
+    "strength": TypeAdapter(list[Annotated[float, Field(ge=-2, le=3)]]),
 }
 WORDS = {
     "steps": "whole numbers from 1 to 1000",
@@ -39,7 +39,7 @@ class Axis(Section):
         if name is None:
             return values
         try:
-            TypeAdapter(list[VALUES[name]]).validate_python(values, strict=True)  # type: ignore[misc]  # built from a table
+            VALUES[name].validate_python(values, strict=True)
         except ValidationError:
             raise ValueError(f"should be {WORDS[name]}, as the axis {name} has them") from None
         if len(set(values)) < len(values):

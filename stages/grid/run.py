@@ -46,7 +46,7 @@ def draw_grid(grid: Grid, base: Path, model: Path) -> Image.Image:
     """
     pipeline, names = load_pipeline(model).to(best_device()), {grid.x.name, grid.y.name}
     weights = Weights(pipeline, family_of(model), model, base if "ratio" in names else None, "strength" in names)
-    cells = [{grid.x.name: x, grid.y.name: y} for y in grid.y.values for x in grid.x.values]
+    cells: list[Cell] = [{grid.x.name: x, grid.y.name: y} for y in grid.y.values for x in grid.x.values]
     size = width_and_height(grid.size, side_of(pipeline))
     pictures: dict[int, Image.Image] = {}
     in_turn = sorted(range(len(cells)), key=lambda number: (*mixture(cells[number]), number))
