@@ -17,7 +17,7 @@ from stages.core.texts import family_of_pipeline, plain_text
 
 # What may be syntax: compel's parser takes milliseconds, and importing it seconds.
 _MARKS = re.compile(r"[\w)\"'>][+-]+(?!\w)|\)\d|\)\.\d|\.(?:blend|and|swap)\(|:\s*\d*\.?\d+\s*\)")
-_WEBUI = re.compile(r"\(([^()]+?):\s*(\d*\.?\d+)\s*\)")
+_WEIGHT = re.compile(r":\s*(\d*\.?\d+)\s*$")  # AUTOMATIC1111's, at the end of brackets
 
 
 def read_prompt(pipeline: Any, text: str) -> Text:
@@ -35,11 +35,17 @@ def read_prompt(pipeline: Any, text: str) -> Text:
 
 
 def compel_syntax(text: str) -> str:
-    """AUTOMATIC1111's weights as compel's, from the innermost out."""
-    before = None
-    while before != text:
-        before, text = text, _WEBUI.sub(r"(\1)\2", text)
-    return text
+    """AUTOMATIC1111's weights as compel's: `((red:1.2) fox:0.5)` is `((red)1.2 fox)0.5`."""
+    written, opened = "", list[int]()
+    for mark in text:
+        if not written.endswith("\\"):
+            if mark == "(":
+                opened.append(len(written))
+            elif mark == ")" and opened and (weight := _WEIGHT.search(written, opened.pop())):
+                written = f"{written[: weight.start()]}){weight[1]}"
+                continue
+        written += mark
+    return written
 
 
 def _escaped(text: str) -> str:

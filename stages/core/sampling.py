@@ -215,8 +215,8 @@ class Batch:
         masks = [drawing.start.mask for drawing in self.drawings if drawing.start and drawing.start.mask]
         if not masks:
             return None
-        fitted = [fitted(mask, (self.width, self.height)) for mask in masks]
-        pixels = torch.stack([torch.frombuffer(bytearray(mask.tobytes()), dtype=torch.uint8) for mask in fitted])
+        shown = [fitted(mask, (self.width, self.height)) for mask in masks]
+        pixels = torch.stack([torch.frombuffer(bytearray(mask.tobytes()), dtype=torch.uint8) for mask in shown])
         pixels = pixels.view(-1, 1, self.height, self.width)
         return adaptive_max_pool2d(pixels.float(), tuple(noise.shape[2:])).gt(0).to(self.device)
 

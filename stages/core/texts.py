@@ -63,7 +63,10 @@ class Texts:
         """(B, length, D); with negatives (2B, length, D), they first."""
         rows = [self._filled(self[text], self[""], length) for text in prompts]
         if negatives is not None:
-            rows = [self._filled(self.negative(text), self.negative(""), length) for text in negatives] + rows
+            away = [
+                self._filled(self.negative(text), self[""] if text else self.negative(""), length) for text in negatives
+            ]
+            rows = away + rows
         pooled = [row.pooled for row in rows if row.pooled is not None]
         return Text(torch.cat([row.embeddings for row in rows]), torch.cat(pooled) if pooled else None)
 

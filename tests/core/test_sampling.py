@@ -191,7 +191,8 @@ def test_a_condition_is_followed_as_diffusers_does(pipelines: dict[str, Any], fa
     pipeline = pipelines[family]
     torch.manual_seed(1)
     network = ControlNetModel.from_unet(pipeline.unet)
-    for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block):
+    shown = network.controlnet_cond_embedding.conv_out
+    for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block, shown):
         torch.nn.init.normal_(layer.weight, std=0.3)
     kind = StableDiffusionXLControlNetPipeline if family == "tiny-sdxl" else StableDiffusionControlNetPipeline
     following = kind.from_pipe(pipeline, controlnet=network)
