@@ -111,7 +111,10 @@ class Batch:
         self.told = getattr(self.denoiser.config, "time_cond_proj_dim", None)
         self.guided = one.guidance > 1 and not self.told
         negatives = [drawing.negative for drawing in drawings] if self.guided else None
+        frame = (self.height, self.width, 0, 0, self.height, self.width)
         self.text = texts.batch([drawing.prompt for drawing in drawings], negatives, texts.length(*_read(one)))
+        rows = self.text.embeddings
+        self.frames = torch.tensor([frame] * len(rows), device=self.device, dtype=rows.dtype)
         self.scheduler = make_scheduler(pipeline.scheduler, one.scheduler, one.steps, self.device)
         self.generators = [torch.Generator("cpu").manual_seed(drawing.seed) for drawing in drawings]
         config = pipeline.vae.config
@@ -165,10 +168,8 @@ class Batch:
         if hasattr(self.scheduler, "scale_model_input"):
             seen = self.scheduler.scale_model_input(seen, timestep)
         timesteps_B = timestep.expand(len(seen))
-        frame = (self.height, self.width, 0, 0, self.height, self.width)
-        frames_B6 = torch.tensor([frame] * len(seen), device=self.device, dtype=seen.dtype)
-        more = self.further(seen, timesteps_B, frames_B6)
-        answer = self.family.answer(self.denoiser, seen, timesteps_B, self.text, frames_B6, **more)
+        more = self.further(seen, timesteps_B)
+        answer = self.family.answer(self.denoiser, seen, timesteps_B, self.text, self.frames, **more)
         if not self.guided:
             return answer
         away, toward = answer.chunk(2)
@@ -187,8 +188,8 @@ class Batch:
         pixels = self.pipeline.control_image_processor.preprocess(shown, height=self.height, width=self.width)
         condition = torch.cat([pixels, pixels] if self.guided else [pixels]).to(self.device, network.dtype)
 
-        def say(seen: torch.Tensor, timesteps_B: torch.Tensor, frames_B6: torch.Tensor) -> dict[str, Any]:
-            sized = {"text_embeds": self.text.pooled, "time_ids": frames_B6} if self.family.sized else None
+        def say(seen: torch.Tensor, timesteps_B: torch.Tensor) -> dict[str, Any]:
+            sized = {"text_embeds": self.text.pooled, "time_ids": self.frames} if self.family.sized else None
             down, middle = network(
                 seen,
                 timesteps_B,
