@@ -105,6 +105,8 @@ class Batch:
         self.family = family_of_pipeline(pipeline)
         self.denoiser = getattr(pipeline, self.family.denoiser)
         self.device = pipeline.device
+        if self.denoiser.config.in_channels != pipeline.vae.config.latent_channels:
+            raise StageError("model", "reads more than noised latents, as inpainting models do", "use a plain one")
         one = drawings[0]
         self.width, self.height = one.size
         # A distilled model is told the scale instead (Meng et al., arXiv 2210.03142).

@@ -29,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     build("tiny", 0).save_pretrained(folder / "base")
     trained = build("tiny", 1)
-    learned = {}
+    learned: dict[str, torch.Tensor] = {}
     torch.manual_seed(0)
     for name, module in trained.unet.named_modules():
         if name.endswith("to_k"):

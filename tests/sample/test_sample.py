@@ -39,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(layer.weight, std=0.3)
     network.save_pretrained(folder / "follows" / "controlnet")
     adapted = build("tiny", 0)
-    learned = {}
+    learned: dict[str, torch.Tensor] = {}
     for name, module in adapted.unet.named_modules():
         if name.endswith("to_q"):
             down, up = torch.randn(2, module.in_features), torch.randn(module.out_features, 2)
