@@ -63,12 +63,8 @@ def test_noise_lowers_precision() -> None:
     """With classical features. Blur doesn't, with any: it pulls pictures into the middle of the real ones."""
     real = read_all(Classical(), REAL)
     scale = Scale(real, Classical.kinds)
-    values = [
-        inside(
-            scale.apply(read_all(Classical(), [noisy(image, much) for image in OTHERS])), scale.apply(real), 3
-        ).mean()
-        for much in (0, 10, 30)
-    ]
+    noised = [scale.apply(read_all(Classical(), [noisy(image, much) for image in OTHERS])) for much in (0, 10, 30)]
+    values = [inside(each, scale.apply(real), 3).mean() for each in noised]
     assert values[0] > values[1] > values[2]
 
 
