@@ -15,9 +15,10 @@ FIGURES = {  # figure -> heading, what it says, which way is better (-1: lower, 
     "kid": ("Kernel distance (KID)", "of its samples to held-out pictures; 0: alike", -1),
     "clip_score": ("CLIP score", "how well its samples fit their prompts", 1),
     "retrieval": ("Retrieval", "share of samples whose own prompt fits best, of all prompts", 1),
-    "precision": ("Precision", "share of samples that lie among the real pictures", 1),
-    "recall": ("Recall", "share of the real pictures that lie among its samples", 1),
-    "diversity": ("Diversity", "how much its samples differ from each other", 0),
+    "likeness": ("Likeness", "to the real pictures of that very caption, as a CLIP sees them; 1: the same", 1),
+    "precision": ("Precision", "share of samples that lie among the held-out pictures", 1),
+    "recall": ("Recall", "share of the held-out pictures that lie among its samples", 1),
+    "diversity": ("Diversity", "how many different pictures its samples amount to", 0),
     "too_close": ("Too close to a training picture", "share of samples nearer than nearly all held-out pictures", -1),
 }
 
