@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from stages.core.clip import Clip, identity_of, open_model, pixels_of
 from stages.core.files import folder_digest
 from stages.core.models import best_device, load_vae, part_of
+from stages.core.vision import Clip, identity_of, open_model, pixels_of
 from stages.evaluate import classical
 from stages.evaluate.classical import Features
 from stages.evaluate.params import EvaluateParams

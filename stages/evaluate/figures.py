@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stages.core.clip import Clip, identity_of
 from stages.core.errors import StageError
+from stages.core.vision import Clip, identity_of
 from stages.evaluate import matching
 from stages.evaluate.classical import Features
 from stages.evaluate.copies import SHARE, Near, chosen_keys, pictures_of

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.core.clip import Clip
+from stages.core.vision import Clip
 from stages.evaluate.classical import Features
 from stages.evaluate.extractors import BATCH
 

@@ -1,7 +1,4 @@
-"""Models of transformers that give scores: CLIP for captions, classifiers for pictures; safetensors only.
-
-A picture's score doesn't depend on the pictures beside it: batches are filled up to one size.
-"""
+"""Models of transformers that give scores: CLIP for captions, classifiers for pictures."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,12 +6,10 @@ from typing import Any, Protocol
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from stages.core import clip
-from stages.core.clip import Clip, identity_of, open_model, pixels_of
-from stages.core.errors import StageError
+from stages.core import vision
 from stages.core.files import file_digest
+from stages.core.vision import Classifier, Clip, identity_of
 from stages.score.params import ScoreParams
 
 DIGITS = 6  # of scores
@@ -54,17 +49,10 @@ class Probability:
     def __init__(self, name: str, label: str, folder: str, revision: str | None) -> None:
         self.name, knob = name, f"score.classifiers.{name}"
         self.made_of = [name, label, *_made_of(knob, folder, revision)]
-        self._model = open_model(knob, AutoModelForImageClassification, folder, revision)
-        self._pixels = AutoImageProcessor.from_pretrained(folder, revision=revision)
-        labels = self._model.config.label2id
-        if label not in labels:
-            raise StageError(f"{knob}.label", f"{folder} has no class {label}", f"use {', '.join(labels)}")
-        self._label = labels[label]
+        self._classifier = Classifier(knob, f"{knob}.label", [label], folder, revision)
 
-    @torch.no_grad()
     def score(self, pictures: list[Image.Image], captions: list[list[str]], batch_size: int) -> list[float]:  # noqa: ARG002 - a Judge is told them
-        logits = self._model(**pixels_of(self._model, self._pixels, pictures, batch_size)).logits.double().cpu()
-        found = logits.softmax(-1)[: len(pictures), self._label]
+        found = self._classifier.probabilities(pictures, batch_size)[:, 0]
         return [round(float(value), DIGITS) for value in found]
 
 
@@ -80,5 +68,5 @@ def judges_of(params: ScoreParams, imported: Path, shipped: Path) -> list[Judge]
 
 def _made_of(knob: str, folder: str, revision: str | None) -> list[str]:
     versions = [torch.__version__, transformers.__version__, "cuda" if torch.cuda.is_available() else "cpu"]
-    code = [file_digest(Path(file)) for file in (__file__, str(clip.__file__))]
+    code = [file_digest(Path(file)) for file in (__file__, str(vision.__file__))]
     return [knob, identity_of(folder, revision), *code, *versions]

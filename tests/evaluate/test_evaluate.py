@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.core.clip import Clip
 from stages.core.errors import StageError
+from stages.core.vision import Clip
 from stages.evaluate import matching
 from stages.evaluate.copies import SHARE, chosen_keys, nearest, threshold_of, told
 from stages.evaluate.extractors import Classical, read_all

@@ -1,6 +1,6 @@
-"""A CLIP or SigLIP of transformers: pictures and texts as unit vectors that lie near where they fit.
+"""Models of transformers that look at pictures: safetensors only, float32.
 
-A picture's vector doesn't depend on the pictures beside it: batches are filled up to one size.
+What they say of a picture doesn't depend on the pictures beside it: batches are filled up to one size.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
 
 from stages.core.errors import StageError
 from stages.core.files import folder_digest
 
 
 class Clip:
-    """knob: the param that names it, for errors. Raises StageError if it can't be opened or is none."""
+    """A CLIP or SigLIP: pictures and texts as unit vectors that lie near where they fit.
+
+    knob: the param that names it, for errors. Raises StageError if it can't be opened or is none.
+    """
 
     def __init__(self, knob: str, folder: str, revision: str | None = None) -> None:
         self.model = open_model(knob, AutoModel, folder, revision)
@@ -40,6 +43,31 @@ class Clip:
             tokens = self._tokens([text], padding="max_length", max_length=most, truncation=True, return_tensors="pt")
             read.append(_unit(self.model.get_text_features(**tokens.to(self.model.device)))[0])
         return torch.stack(read)
+
+
+class Classifier:
+    """How probable an image classifier finds some of its classes.
+
+    knob: the param that names it; labels_knob: the one that names the classes.
+    Raises StageError if it can't be opened or lacks a class.
+    """
+
+    def __init__(
+        self, knob: str, labels_knob: str, labels: Sequence[str], folder: str, revision: str | None = None
+    ) -> None:
+        self.model = open_model(knob, AutoModelForImageClassification, folder, revision)
+        self._pixels = AutoImageProcessor.from_pretrained(folder, revision=revision)
+        known = self.model.config.label2id
+        for label in labels:
+            if label not in known:
+                raise StageError(labels_knob, f"{folder} has no class {label}", f"use {', '.join(known)}")
+        self._numbers = [int(known[label]) for label in labels]
+
+    @torch.no_grad()
+    def probabilities(self, pictures: Sequence[Image.Image], batch_size: int) -> torch.Tensor:
+        """Of at most `batch_size` pictures, (B, labels) float64, 0 to 1."""
+        logits = self.model(**pixels_of(self.model, self._pixels, pictures, batch_size)).logits.double().cpu()
+        return torch.as_tensor(logits.softmax(-1)[: len(pictures), self._numbers])
 
 
 def open_model(knob: str, kind: Any, folder: str, revision: str | None = None) -> Any:
