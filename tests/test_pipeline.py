@@ -24,7 +24,7 @@ from tests.conftest import commit, make_project, run, write_pictures
 
 pytestmark = pytest.mark.slow
 
-TRAINED = ["train", "merge@half", "sample@trained", "sample_merged@half", "evaluate", "report"]
+TRAINED = ["train", "merge@half", "sample@trained", "sample_merged@half", "grid", "evaluate", "report"]
 CLEANED = ["clean", "preprocess", "encode", *TRAINED]
 SCORED = ["score", "inspect", *CLEANED]
 
@@ -53,7 +53,10 @@ TRAIN = shlex.split(
     "--compute compute/one.yaml --latents data/latents --processed data/processed --base models/base "
     "--out models/again --live reports/again"
 )
-CHECK = shlex.split("--sources data/sources --imported models/imported --conditions data/conditions --out data/x.json")
+CHECK = shlex.split(
+    "--sources data/sources --imported models/imported --conditions data/conditions --prompts data/prompts "
+    "--out data/x.json"
+)
 
 
 def edit(project: Path, section: str, **values: object) -> None:
@@ -91,6 +94,7 @@ def test_again_runs_nothing_and_hardly_takes_longer_than_status(project: Path) -
     assert seconds["repro"] < seconds["status"] + 2
 
 
+GRID = {"prompt": "a", "x": {"name": "ratio", "values": [0, 1]}, "y": {"name": "steps", "values": [1]}}
 TABLE = [
     ("base", {"seed": 1}, ["base", "encode", *TRAINED, "sample@base"]),
     ("collect", {"sources": [{"kind": "folder", "name": "drawings", "limit": 20}]}, ["collect", "caption", *SCORED]),
@@ -101,8 +105,9 @@ TABLE = [
     ("preprocess", {"flip": True}, ["preprocess", "encode", *TRAINED]),
     ("encode", {"batch_size": 4}, ["encode", *TRAINED]),
     ("train", {"learning_rate": 1e-4}, TRAINED),
-    ("merge", {"half": {"ratio": 0.3}}, ["merge@half", "sample_merged@half", "evaluate", "report"]),
+    ("merge", {"half": {"ratio": 0.3}}, ["merge@half", "sample_merged@half", "grid", "evaluate", "report"]),
     ("sample", {"prompts": ["a house"]}, ["sample@base", "sample@trained", "sample_merged@half", "evaluate", "report"]),
+    ("grid", {"one": GRID}, ["grid"]),
     ("evaluate", {"bins": 3}, ["evaluate", "report"]),
     ("report", {"title": "Mine"}, ["report"]),
 ]
@@ -131,7 +136,9 @@ def test_a_real_edit_runs_what_the_table_says(clean_project: Path) -> None:
     """And a stage whose output stays the same carries nothing on: `check` runs, nothing after it for its sake."""
     edit(clean_project, "merge", half={"ratio": 0.3})
     finished = run(clean_project, "dvc", "repro")
-    assert ran(finished.stdout) == ["check", "merge@half", "sample_merged@half", "evaluate", "report"]
+    assert sorted(ran(finished.stdout)) == sorted(
+        ["check", "merge@half", "sample_merged@half", "grid", "evaluate", "report"]
+    )
 
 
 def test_two_clones_agree_on_every_byte(project: Path, tmp_path: Path) -> None:
