@@ -10,7 +10,7 @@
    five lines.
 
 JSON lines, {"name", "ours", "peer", "ratio", "unit"}; a ratio above 1: ours is better. `others`: the cores that other
-programs had.
+programs had; `cpu`: the ratio of the seconds that each side's own threads worked, which they change less.
 """
 
 import json
@@ -64,31 +64,35 @@ def plain(pipeline: Any, drawings: list[Drawing], batch_size: int) -> list[Image
     return pictures
 
 
-def timed(work: Callable[[], list[Image.Image]]) -> tuple[float, list[Image.Image]]:
-    began = time.perf_counter()
+def timed(work: Callable[[], list[Image.Image]]) -> tuple[float, float, list[Image.Image]]:
+    """Seconds that passed, seconds of work, pictures."""
+    began, worked = time.perf_counter(), time.process_time()
     pictures = work()
-    return time.perf_counter() - began, pictures
+    return time.perf_counter() - began, time.process_time() - worked, pictures
 
 
 def compare(pipeline: Any, name: str, drawings: list[Drawing], batch_size: int, runs: int) -> None:
     """Both sides in turns, after one round that isn't counted."""
     sampler = make_scheduler(pipeline.scheduler, drawings[0].scheduler, drawings[0].steps)
-    own, seconds, others = pipeline.scheduler, {"ours": list[float](), "peer": list[float]()}, list[float]()
-    apart = 0
+    own, apart, others = pipeline.scheduler, 0, list[float]()
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    work: dict[str, list[float]] = {"ours": [], "peer": []}
     for number in range(runs + 1):
         began, busy, mine = time.perf_counter(), busy_cores(), time.process_time()
-        first, drawn = timed(lambda: draw(pipeline, drawings, batch_size, read_prompt))
+        drawn = timed(lambda: draw(pipeline, drawings, batch_size, read_prompt))
         pipeline.scheduler = sampler
-        second, wanted = timed(lambda: plain(pipeline, drawings, batch_size))
+        wanted = timed(lambda: plain(pipeline, drawings, batch_size))
         pipeline.scheduler = own
-        if number:
-            seconds["ours"].append(first)
-            seconds["peer"].append(second)
-            others.append((busy_cores() - busy - time.process_time() + mine) / (time.perf_counter() - began))
-        pairs = zip(drawn, wanted, strict=True)
+        pairs = zip(drawn[2], wanted[2], strict=True)
         apart = max(int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in pairs)
+        if number:
+            for side, told in (("ours", drawn), ("peer", wanted)):
+                seconds[side].append(told[0])
+                work[side].append(told[1])
+            others.append((busy_cores() - busy - time.process_time() + mine) / (time.perf_counter() - began))
     ours, peer = (len(drawings) / median(seconds[side]) for side in ("ours", "peer"))
-    tell(name, ours, peer, ours / peer, "pictures/s", apart=apart, others=round(median(others), 2))
+    cpu = round(median(work["peer"]) / median(work["ours"]), 3)
+    tell(name, ours, peer, ours / peer, "pictures/s", cpu=cpu, apart=apart, others=round(median(others), 2))
 
 
 def busy_cores() -> float:

@@ -54,7 +54,10 @@ TRAIN = shlex.split(
     "--compute compute/one.yaml --latents data/latents --processed data/processed --base models/base "
     "--out models/again --live reports/again"
 )
-CHECK = shlex.split("--sources data/sources --imported models/imported --conditions data/conditions --out data/x.json")
+CHECK = shlex.split(
+    "--sources data/sources --imported models/imported --conditions data/conditions --prompts data/prompts "
+    "--out data/x.json"
+)
 
 
 def edit(project: Path, section: str, **values: object) -> None:

@@ -33,7 +33,8 @@ def main(sources: Path, imported: Path, conditions: Path, prompts: Path, out: Pa
     sections["preprocess"].verify(conditions, [source.name for source in sections["collect"].sources])
     pictures_of(sections["sample"], prompts)
     sections["sample"].safety_place(imported)
-    sections["grid"].verify(["base", "trained", *sections["merge"].root])
+    trains_lora = sections["train"].method == "lora" and not sections["train"].lora.dora
+    sections["grid"].verify(["base", "trained", *sections["merge"].root], ["trained"] if trains_lora else [])
     write_json(out, {"params": "valid"})
 
 

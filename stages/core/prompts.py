@@ -17,15 +17,19 @@ from stages.core.texts import family_of_pipeline, plain_text
 
 # What may be syntax: compel's parser takes milliseconds, and importing it seconds.
 _MARKS = re.compile(r"[\w)\"'>][+-]+(?!\w)|\)\d|\)\.\d|\.(?:blend|and|swap)\(|:\s*\d*\.?\d+\s*\)")
+_ESCAPED = re.compile(r'\\([()"+\-])')  # marks that are meant as they stand
 _WEIGHT = re.compile(r":\s*(\d*\.?\d+)\s*$")  # AUTOMATIC1111's, at the end of brackets
 
 
 def read_prompt(pipeline: Any, text: str) -> Text:
     """What the denoiser reads of a prompt, B = 1; one without syntax that isn't too long as diffusers reads it.
 
+    A backslash before a mark makes it a plain one: `C\\+\\+`, as both programs have it.
+
     Raises StageError for Stable Diffusion 3, which has no reading of either, and for what compel can't say in a text.
     """
     weighted = _MARKS.search(text) is not None and _weighted(text)
+    text = text if weighted else _ESCAPED.sub(r"\1", text)
     if not weighted and not _too_long(pipeline, text):
         return plain_text(pipeline, text)
     if isinstance(family_of_pipeline(pipeline), StableDiffusion3):

@@ -23,6 +23,8 @@ from stages.core.models import Scale
 from stages.core.schedulers import make_scheduler, nearest_start, sampler_of
 from stages.core.texts import Reader, Texts, family_of_pipeline, plain_text
 
+MOST_PIXELS = 2**20  # that pass through a VAE at once: it takes far more memory than the denoiser does
+
 
 @dataclass(frozen=True)
 class Start:
@@ -109,6 +111,7 @@ class Batch:
             raise StageError("model", "reads more than noised latents, as inpainting models do", "use a plain one")
         one = drawings[0]
         self.width, self.height = one.size
+        self.at_once = max(1, MOST_PIXELS // (self.width * self.height))
         # A distilled model is told the scale instead (Meng et al., arXiv 2210.03142).
         self.told = getattr(self.denoiser.config, "time_cond_proj_dim", None)
         self.guided = one.guidance > 1 and not self.told
@@ -134,8 +137,10 @@ class Batch:
         )
         noise = randn_tensor(shape, self.generators, self.device, self.text.embeddings.dtype)
         latents = self._solve(noise)
-        pixels = self.pipeline.vae.decode(self.scale.undo(latents)).sample
-        pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+        pictures: list[Image.Image] = []
+        for some in _pieces(self.scale.undo(latents), self.at_once):
+            pixels = self.pipeline.vae.decode(some).sample
+            pictures += self.pipeline.image_processor.postprocess(pixels, output_type="pil")
         return [_kept_outside(*pair) for pair in zip(pictures, self.drawings, strict=True)]
 
     def _solve(self, noise: torch.Tensor) -> torch.Tensor:
@@ -210,8 +215,8 @@ class Batch:
         starts = [drawing.start for drawing in self.drawings if drawing.start]
         shown = [fitted(start.picture, (self.width, self.height)) for start in starts]
         pixels = self.pipeline.image_processor.preprocess(shown).to(self.device, noise.dtype)
-        latents: torch.Tensor = self.scale.apply(self.pipeline.vae.encode(pixels).latent_dist.mode())
-        return latents
+        means = [self.pipeline.vae.encode(some).latent_dist.mode() for some in _pieces(pixels, self.at_once)]
+        return self.scale.apply(torch.cat(means))
 
     def _mask(self, noise: torch.Tensor) -> torch.Tensor | None:
         """Which latents may change, (B, 1, h, w) bool: those below any pixel that does."""
@@ -235,6 +240,10 @@ class Batch:
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """As large as `size`: resized, and cut around the middle where its shape is another."""
     return picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+
+
+def _pieces(rows: torch.Tensor, most: int) -> list[torch.Tensor]:
+    return [rows[first : first + most] for first in range(0, len(rows), most)]
 
 
 def _kept_outside(drawn: Image.Image, drawing: Drawing) -> Image.Image:

@@ -1,6 +1,6 @@
 """grid: sheets of pictures over two settings."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, RootModel, TypeAdapter, ValidationError, field_validator, model_validator
@@ -69,9 +69,15 @@ class Grid(Section):
 class GridParams(RootModel[dict[Name, Grid]]):
     """Grids by name; the name is the file below data/grids."""
 
-    def verify(self, models: Iterable[str]) -> None:
-        """Raises StageError if a grid is of a model that no run makes."""
+    def verify(self, models: Iterable[str], adapted: Collection[str]) -> None:
+        """Raises StageError if a grid is of a model that no run makes, or of a LoRA's strength and the model has none.
+
+        adapted: the models that have one.
+        """
         known = list(models)
         for name, grid in self.root.items():
             if grid.model not in known:
                 raise StageError(f"grid.{name}.model", f"no model is named {grid.model}", f"use {', '.join(known)}")
+            if "strength" in (grid.x.name, grid.y.name) and grid.model not in adapted:
+                what = f"{grid.model} will have no LoRA whose strength could be set"
+                raise StageError(f"grid.{name}", what, "use model trained and train.method lora, without dora")

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages.base.random_families import build
 from stages.core.errors import StageError
@@ -74,6 +76,24 @@ def test_a_long_prompt_is_read_to_its_end(pipelines: dict[str, Any], family: str
     assert not torch.equal(one, other)
     cut = [plain_text(pipeline, LONG + ending).embeddings for ending in ("by day", "by night")]
     assert torch.equal(*cut)
+
+
+@pytest.mark.parametrize("family", [*READ, "tiny-sd3"])
+def test_a_backslash_makes_a_mark_plain(pipelines: dict[str, Any], family: str) -> None:
+    escaped, plain = (
+        read_prompt(pipelines[family], r"C\+\+ \(the language\)"),
+        plain_text(pipelines[family], "C++ (the language)"),
+    )
+    assert torch.equal(escaped.embeddings, plain.embeddings)
+
+
+@given(st.text("ab (:.3\\", max_size=12))
+def test_only_brackets_that_end_in_a_number_are_rewritten(text: str) -> None:
+    """No closing bracket, no change; what is rewritten stays so."""
+    assert compel_syntax(text) == text
+    once = compel_syntax(text + ")")
+    assert compel_syntax(once) == once
+    assert once.count("(") == text.count("(")
 
 
 def test_marks_in_a_long_plain_prompt_are_no_syntax(pipelines: dict[str, Any]) -> None:

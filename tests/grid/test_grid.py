@@ -137,7 +137,11 @@ def test_what_a_model_has_not_is_refused(models: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "grids").exists()
     params = params_of(axis("ratio", 0), axis("steps", 2), model="othr")
     with pytest.raises(StageError, match=r"grid\.one\.model: no model is named othr; use base, trained, other"):
-        params.verify(["base", "trained", "other"])
+        params.verify(["base", "trained", "other"], ["trained"])
+    strength = params_of(axis("strength", 0), axis("steps", 2))
+    strength.verify(["base", "trained"], ["trained"])
+    with pytest.raises(StageError, match=r"grid\.one: trained will have no LoRA"):
+        strength.verify(["base", "trained"], [])
 
 
 @pytest.mark.parametrize(
