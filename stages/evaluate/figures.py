@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,21 @@ from stages.core.vision import Clip, identity_of
 from stages.evaluate import matching
 from stages.evaluate.classical import Features
 from stages.evaluate.copies import SHARE, Near, chosen_keys, pictures_of
-from stages.evaluate.distances import KernelDistance, Scale, Weights, inside, interval, vendi, weighted_mean
+from stages.evaluate.distances import (
+    KernelDistance,
+    Scale,
+    Weights,
+    inside,
+    interval,
+    share_interval,
+    vendi,
+    weighted_mean,
+)
 from stages.evaluate.extractors import Extractor, read_all
 from stages.evaluate.params import EvaluateParams
 
 DIGITS = 4  # of a figure, significant
+SHARES = ("retrieval", "precision", "recall", "too_close")
 
 
 @dataclass(frozen=True)
@@ -112,8 +123,9 @@ def figures_of(
         values["too_close"] = np.array([float(is_close(row, threshold)) for row in near])
     for name, each in values.items():
         if len(each):
-            found = interval(
-                lambda weights, each=each: weighted_mean(each, weights), len(each), seed=params.seed, name=name
+            average = partial(weighted_mean, each)
+            found = (
+                share_interval(each) if name in SHARES else interval(average, len(each), seed=params.seed, name=name)
             )
             figures[name] = _figure(float(each.mean()), found)
     return figures

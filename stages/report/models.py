@@ -93,17 +93,24 @@ def cards(figures: Mapping[str, Any], models: Sequence[str]) -> list[Card]:
     return made
 
 
-def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(heading, base's value, trained's, word) of what training changed; better and worse: the intervals don't meet."""
+def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """(heading, base's value, trained's, word, real pictures' or nothing) of what training changed.
+
+    better, worse: the intervals don't meet. as real pictures: what those have lies within trained's interval.
+    """
     found = []
     for name in VERDICT:
         heading, _, sign = FIGURES[name]
         base, trained = (figures["models"].get(model, {}).get(name) for model in ("base", "trained"))
         if base and trained and None not in (base["low"], trained["low"]):
+            real = figures["held_out"].get(name)
             gain = sign * (trained["value"] - base["value"])
             apart = trained["low"] > base["high"] or trained["high"] < base["low"]
             word = ("better" if gain > 0 else "worse") if apart else "no clear difference"
-            found.append((heading, _short(base["value"]), _short(trained["value"]), word))
+            if real is not None and trained["low"] <= real <= trained["high"]:
+                word = "as real pictures"
+            told = "" if real is None else _short(real)
+            found.append((heading, _short(base["value"]), _short(trained["value"]), word, told))
     return found
 
 

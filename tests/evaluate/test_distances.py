@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from stages.core.errors import StageError
 from stages.evaluate.classical import Features
-from stages.evaluate.distances import KernelDistance, Scale, inside, interval, vendi, weighted_mean
+from stages.evaluate.distances import KernelDistance, Scale, inside, interval, share_interval, vendi, weighted_mean
 from stages.evaluate.extractors import BATCH, Classical, Extractor, open_extractor, read_all
 from stages.evaluate.params import EvaluateParams
 from tests.conftest import ROOT
@@ -124,6 +124,17 @@ def test_intervals_hold_the_value_and_shrink_with_more_pictures() -> None:
     assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
     assert of(25) == wide
     assert interval(lambda _: 0.0, 1, seed=0, name="x") is None
+
+
+def test_shares_of_nothing_are_uncertain_too() -> None:
+    """Wilson, by hand: the upper end for none of n is z^2 / (n + z^2), z = 1.96."""
+    low, high = share_interval(np.zeros(32)) or (1.0, 1.0)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(1.96**2 / (32 + 1.96**2), rel=1e-3)
+    other, one = share_interval(np.ones(32)) or (0.0, 0.0)
+    assert other == pytest.approx(1 - high)
+    assert one == pytest.approx(1)
+    assert share_interval(np.zeros(0)) is None
 
 
 def test_an_extractor_that_is_not_there(tmp_path: Path) -> None:
