@@ -45,7 +45,7 @@ from stages.core.families.known import load_pipeline
 from stages.core.files import folder_digest
 from stages.core.latents import Latents
 from stages.core.models import load_vae
-from stages.core.objective import open_denoiser, validation_curve
+from stages.core.objective import open_denoiser, validation_losses
 from stages.core.pixels import Pixels, to_images
 from stages.core.sampling import Drawing, draw
 from stages.core.sheets import contact_sheet
@@ -140,7 +140,7 @@ def lora(folder: Path) -> None:
     project = openmoji(folder)
     models = (project.train("lora", LORA), BASE)
     held_out = Latents(project.latents, "validation")
-    ours, peer = (float(np.mean(validation_curve(open_denoiser(model), held_out, 256, 10, 0))) for model in models)
+    ours, peer = (float(validation_losses(open_denoiser(model), held_out, 256, 10, 0).mean()) for model in models)
     prompts = ["red apple", "grinning face", "cat face", "automobile", "banana", "green heart", "key", "penguin"]
     contact_sheet(drawn(BASE, prompts) + drawn(models[0], prompts), prompts * 2, 8).save(folder / "lora.png")
     tell("LoRA, validation loss", ours, peer, "mean squared error")

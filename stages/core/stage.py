@@ -19,6 +19,7 @@ import psutil
 
 from stages.core.errors import StageError
 from stages.core.params import load_section
+from stages.core.times import price, record_time
 
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe")
 LAUNCHER = "accelerate.commands.launch"  # stands between the processes of one training and the one that started them
@@ -42,7 +43,10 @@ def run_stage(main: Callable[..., None]) -> None:
     try:
         if kind:
             arguments["params"] = load_section(Path("params.yaml"), kind, kind.__module__.split(".")[1])
+        price()  # said wrongly, it stops before any work
         main(**arguments)
+        if "DVC_STAGE" in os.environ and "RANK" not in os.environ:  # RANK: one of the processes that a stage started
+            record_time(os.environ["DVC_STAGE"], time.time() - psutil.Process().create_time())
     except StageError as error:
         _fail(str(error))
     except KeyboardInterrupt:

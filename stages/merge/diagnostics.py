@@ -1,12 +1,12 @@
 """What a merge did to the weights, measured on the way: how far each block went, and what rounding took back.
 
-Small tensors are measured whole; of the larger ones the first chunk and one in eight, chosen by name. Sums are in
+Small tensors are measured whole; of the larger ones the first rows and one chunk in 32, chosen by name. Sums are in
 float64 and are added up in the tensors' order, so they are the same for any number of threads.
 """
 
 import math
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from stages.core.draws import seed_of
 from stages.merge.graph import Leaf, Node, Task, leaves, value
 from stages.merge.headers import Files
 
-ONE_IN = 8
+ONE_IN = 32
+FIRST = 16_384  # numbers of each tensor that are measured in any case
 
 
 @dataclass
@@ -52,16 +53,19 @@ class Meter:
         """merged: some rows as computed, float32. kept: the same as they are written."""
         if start and seed_of("diagnostics", task.name, start) % ONE_IN:
             return
+        if not start:
+            stop = min(stop, max(1, FIRST // max(1, math.prod(task.shape[1:]))))
+            merged, kept = merged[:stop], kept[:stop]
         before = value(files, self.first, task, start, stop)
-        sums = Sums(merged.numel(), _dot(before, before), _dot(merged - before, merged - before))
         changed = merged != before
+        deltas = {label: value(files, leaf, task, start, stop) - before for label, leaf in self.others.items()}
+        rows = torch.stack([before, merged - before, *deltas.values()]).flatten(1).double()
+        products = (rows @ rows.T).tolist()
+        sums = Sums(merged.numel(), products[0][0], products[1][1])
         sums.changed = float(changed.sum())
         sums.lost = float((changed & (kept.float() == before)).sum())
-        deltas = {label: value(files, leaf, task, start, stop) - before for label, leaf in self.others.items()}
-        for label in deltas:
-            sums.products[label, label] = _dot(deltas[label], deltas[label])
-        for one, other in combinations(deltas, 2):
-            sums.products[one, other] = _dot(deltas[one], deltas[other])
+        for (one, label), (two, other) in combinations_with_replacement(enumerate(deltas, 2), 2):
+            sums.products[label, other] = products[one][two]
         if len(deltas) > 1:
             signs = torch.stack([delta.sign() for delta in deltas.values()])
             both = (signs > 0).any(dim=0) & (signs < 0).any(dim=0)
@@ -90,10 +94,6 @@ class Meter:
                 f"{one}, {other}": _cosine(whole, one, other) for one, other in combinations(self.others, 2)
             }
         return told
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.dot(a.flatten().double(), b.flatten().double()))
 
 
 def _relative(square: float, of: float) -> float:

@@ -31,10 +31,15 @@ def record(ready: Prepared, digests: Digests) -> dict[str, Any]:
     return {"merge": {"recipe": ready.recipe.told(), "inputs": digests, "ancestors": ancestors}}
 
 
+def _identity(files: dict[str, str]) -> str:
+    """The one hash that stands for a model: its denoiser's, in a folder. A text encoder is shared by many."""
+    return min(files.items(), key=lambda item: (not item[0].startswith(("unet/", "transformer/")), item[0]))[1]
+
+
 def metadata_of(ready: Prepared, digests: Digests) -> dict[str, str]:
     """The metadata of every file that the merge writes."""
     labels = model_labels(ready.node)
-    hashes = {label: next(iter(digests[label].values())) for label in labels}
+    hashes = {label: _identity(digests[label]) for label in labels}
     recipe = ready.recipe
     webui: dict[str, Any] = {
         "type": "webui",

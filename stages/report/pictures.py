@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +14,11 @@ from stages.core.pictures import decode
 WHITE = (255, 255, 255)
 
 
-def data_url(image: Image.Image, side: int = 192) -> str:
-    """The picture, at most `side` px wide and high: small ones lossless, larger ones as JPEG.
-
-    Pixels of a miniature become squares of several, which browsers then leave sharp.
-    """
+def data_url(image: Image.Image, side: int) -> str:
+    """The picture, at most `side` px wide and high: small ones lossless, larger ones as JPEG."""
     buffer = io.BytesIO()
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    if (times := 96 // max(small.size)) > 1:
-        small = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
     if max(small.size) <= 96:
         small.save(buffer, "PNG", optimize=True)
         kind = "png"
@@ -34,7 +29,7 @@ def data_url(image: Image.Image, side: int = 192) -> str:
 
 
 def raw_pictures(
-    raw: Path, wanted: Iterable[tuple[str, int]], most_pixels: int = 2**26
+    raw: Path, wanted: Iterable[tuple[str, int]], side: int, most_pixels: int = 2**26
 ) -> Mapping[tuple[str, int], str]:
     """The pictures at (shard, row) of data/raw as data URLs; those that don't decode are left out."""
     rows: dict[str, set[int]] = {}
@@ -46,16 +41,16 @@ def raw_pictures(
         for number, image in zip(numbers, read_images(raw / shard, numbers), strict=True):
             picture = decode(image["bytes"], WHITE, most_pixels)
             if picture.image is not None:
-                found[shard, number] = data_url(picture.image, 96)
+                found[shard, number] = data_url(picture.image, side)
     return found
 
 
-def places_of(raw: Path) -> dict[str, tuple[str, int]]:
-    """Where each key of data/raw is: (shard, row)."""
+def places_of(raw: Path, keys: Collection[str]) -> dict[str, tuple[str, int]]:
+    """Where each of these keys is in data/raw: (shard, row)."""
     places: dict[str, tuple[str, int]] = {}
-    for path in shards_below(raw):
+    for path in shards_below(raw) if keys else []:
         shard = path.relative_to(raw).as_posix()
-        keys = pd.read_parquet(path, columns=["key"])["key"]
-        for row, key in enumerate(keys):
-            places.setdefault(key, (shard, row))
+        found = pd.read_parquet(path, columns=["key"])["key"]
+        for row, key in found[found.isin(keys)].items():
+            places.setdefault(key, (shard, int(row)))
     return places

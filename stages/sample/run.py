@@ -30,20 +30,20 @@ from stages.sample.listed import pictures_of
 from stages.sample.orders import Order, orders_of
 from stages.sample.parameters import Hashes, parameters_text
 from stages.sample.params import Picture, SampleParams
-from stages.sample.safety import Classifier
+from stages.sample.safety import Watch
 
 
 def main(params: SampleParams, model: Path, prompts: Path, imported: Path, out: Path) -> None:
     """Draw every prompt with every seed, name each picture by the two, and lay all on one sheet."""
     listed = pictures_of(params, prompts)
     place = params.safety_place(imported)
-    classifier = Classifier(params.safety, place) if params.safety and place else None
+    watch = Watch(params.safety, place) if params.safety and place else None
     pipeline = open_pipeline(model).to(best_device())
     orders = orders_of(params, listed, prompts, pipeline, has_adapter(model))
     for line in missing(listed, model):
         print(line)
     pictures = draw_orders(pipeline, model, orders, params.batch_size)
-    flags = [classifier.flags(picture) if classifier else [] for picture in pictures]
+    flags = [watch.flags(picture) if watch else [] for picture in pictures]
     hashes = hashes_of(model)
     with replacing(out) as folder:
         shown = []
@@ -51,7 +51,7 @@ def main(params: SampleParams, model: Path, prompts: Path, imported: Path, out: 
             information = PngInfo()
             sampler = sampler_of(pipeline.scheduler, order.drawing.scheduler)
             information.add_text("parameters", parameters_text(order.about, sampler, hashes))
-            shown.append(classifier.shown(picture, found) if classifier else picture)
+            shown.append(watch.shown(picture, found) if watch else picture)
             shown[-1].save(folder / order.file, pnginfo=information)
         columns = max(1, 8 // len(params.seeds)) * len(params.seeds)
         contact_sheet(shown, [order.drawing.prompt for order in orders], columns).save(folder / "grid.png")
@@ -60,7 +60,7 @@ def main(params: SampleParams, model: Path, prompts: Path, imported: Path, out: 
             for order, found in zip(orders, flags, strict=True)
         ]
         write_json(folder / "samples.json", {"weights_sha256": hashes.model, "pictures": told})
-    flagged = f", {sum(map(bool, flags))} flagged" if classifier else ""
+    flagged = f", {sum(map(bool, flags))} flagged" if watch else ""
     print(f"{len(pictures)} pictures{flagged}")
 
 

@@ -1,6 +1,5 @@
 """What a person sees while a training goes on: how fast, how long still, and what it has cost."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from stages.core.engine import progress
-from stages.core.errors import StageError
+from stages.core.times import price
 from stages.train.params import TrainParams
 
 
@@ -34,18 +33,6 @@ class Cost(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.elapsed / 3600 * self.price:,.2f} so far" if task.elapsed and self.price else "")
-
-
-def price() -> float:
-    """What an hour of this machine costs, DARKROOM_PRICE, in whatever money; 0 where it isn't said.
-
-    Raises StageError if it is no number.
-    """
-    said = os.environ.get("DARKROOM_PRICE", "0")
-    try:
-        return float(said)
-    except ValueError:
-        raise StageError("DARKROOM_PRICE", f"is {said!r}", "set it to a number, what an hour costs") from None
 
 
 @contextmanager

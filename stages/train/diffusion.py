@@ -18,7 +18,7 @@ from stages.core.families.live import Live, embed
 from stages.core.files import folder_digest
 from stages.core.latents import Latents, latents_digest
 from stages.core.noise import normal
-from stages.core.objective import Further, validation_curve
+from stages.core.objective import Further, validation_losses
 from stages.core.sampling import Drawing, draw, side_of
 from stages.core.sheets import contact_sheet
 from stages.train.captions import choose_caption
@@ -169,7 +169,7 @@ class Diffusion:
         def further(rows: Sequence[int]) -> Further | None:
             return self.learner.further(on(device, self.learner.conditions(self.validation, rows)))
 
-        curve = validation_curve(
+        losses = validation_losses(
             self.opened.denoiser,
             self.validation,
             params.validation_pictures,
@@ -178,6 +178,7 @@ class Diffusion:
             text,
             further,
         )
+        curve: list[float] = losses.mean(dim=1).tolist()
         bins = {f"bins/{part:02d}": loss for part, loss in enumerate(curve)}
         return {"loss": sum(curve) / len(curve), **bins}
 

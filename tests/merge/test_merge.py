@@ -60,7 +60,9 @@ def test_between_the_ends(kitchen: Kitchen) -> None:
     assert metadata["format"] == "pt"
     webui = json.loads(metadata["sd_merge_recipe"])
     assert webui["interp_method"] == "Weighted sum"
-    assert webui["primary_model_hash"] in json.loads(metadata["sd_merge_models"])
+    assert webui["primary_model_hash"] != webui["secondary_model_hash"]
+    named = json.loads(metadata["sd_merge_models"])
+    assert {named[webui[f"{place}_model_hash"]]["name"] for place in ("primary", "secondary")} == {"base", "trained"}
 
 
 def test_half_precision_is_rounded_once(kitchen: Kitchen) -> None:
