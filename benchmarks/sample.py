@@ -15,6 +15,7 @@ programs had; `cpu`: the ratio of the seconds that each side's own threads worke
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -110,15 +111,24 @@ def cold_starts(folder: Path, runs: int) -> None:
     stage = [sys.executable, "-m", "stages.sample.run", *(str(word) for pair in words.items() for word in pair)]
     script = [sys.executable, "-c", PLAIN, str(MODEL), str(folder / "plain.png")]
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    work: dict[str, list[float]] = {"ours": [], "peer": []}
+    quiet = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     for number in range(runs + 1):
         for side, command in (("ours", stage), ("peer", script)):
-            began = time.perf_counter()
-            quiet = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+            began, worked = time.perf_counter(), children()
             subprocess.run(command, cwd=folder, check=True, capture_output=True, env=quiet)
             if number:
                 seconds[side].append(time.perf_counter() - began)
+                work[side].append(children() - worked)
     ours, peer = median(seconds["ours"]), median(seconds["peer"])
-    tell("from a cold start to the first picture", ours, peer, peer / ours, "s")
+    cpu = round(median(work["peer"]) / median(work["ours"]), 3)
+    tell("from a cold start to the first picture", ours, peer, peer / ours, "s", cpu=cpu)
+
+
+def children() -> float:
+    """Seconds that the programs started here have worked."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def tell(name: str, ours: float, peer: float, ratio: float, unit: str, **further: Any) -> None:

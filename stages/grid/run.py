@@ -18,7 +18,7 @@ from stages.core.sampling import Drawing, draw, side_of
 from stages.core.settings import width_and_height
 from stages.core.sheets import table_sheet
 from stages.core.stage import run_stage
-from stages.grid.params import Grid, GridParams
+from stages.grid.params import Axis, Grid, GridParams
 from stages.grid.weights import Weights
 
 BATCH = 8
@@ -57,7 +57,7 @@ def draw_grid(grid: Grid, base: Path, model: Path) -> Image.Image:
         pictures |= zip(numbers, draw(pipeline, drawings, BATCH, read_prompt), strict=True)
     columns = len(grid.x.values)
     rows = [[pictures[row * columns + column] for column in range(columns)] for row in range(len(grid.y.values))]
-    across, down = ([f"{axis.name} {value}" for value in axis.values] for axis in (grid.x, grid.y))
+    across, down = ([label_of(axis, value) for value in axis.values] for axis in (grid.x, grid.y))
     return table_sheet(rows, across, down, title_of(grid))
 
 
@@ -70,6 +70,11 @@ def drawing_of(grid: Grid, cell: Cell, size: tuple[int, int]) -> Drawing:
     """A cell's picture: the grid's settings, but for those that are axes."""
     settings = {name: cell.get(name, getattr(grid, name)) for name in ("steps", "guidance", "scheduler")}
     return Drawing(grid.prompt, grid.seed, size, negative=grid.negative, **settings)
+
+
+def label_of(axis: Axis, value: float | str) -> str:
+    """A scheduler's name says itself what it is."""
+    return str(value) if axis.name == "scheduler" else f"{axis.name} {value}"
 
 
 def title_of(grid: Grid) -> str:

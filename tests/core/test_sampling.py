@@ -229,3 +229,17 @@ def test_models_with_their_own_files(pipelines: dict[str, Any], tmp_path: Path) 
     before = dict(pipeline.scheduler.config)
     draw(pipeline, [Drawing("a fox", 0, SIZE, 2, scheduler=name) for name in SAMPLERS], 2)
     assert dict(pipeline.scheduler.config) == before
+
+
+def test_samplers_without_noise_solve_one_equation(pipelines: dict[str, Any]) -> None:
+    """The probability flow (Song et al., arXiv 2011.13456, section 4.3): with small steps all come to one picture."""
+    noisy = ("ddpm", "euler_a", "dpm2_a", "dpm++_2m_sde", "dpm++_2m_sde_karras", "lcm")
+
+    def drawn(name: str, steps: int) -> Any:
+        one = Drawing("a fox", 0, SIZE, steps, 2.0, scheduler=name)
+        return np.asarray(draw(pipelines["tiny"], [one], 1)[0], dtype=int)
+
+    solved = drawn("ddim", 120)
+    for name in SAMPLERS:
+        apart = np.abs(drawn(name, 24) - solved).mean()
+        assert apart > 6 if name in noisy else apart < 3, (name, apart)

@@ -14,11 +14,13 @@ from safetensors.torch import save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from stages.base.random_families import build
+from stages.check.run import main as check
 from stages.core.errors import StageError
 from stages.core.params import parse_section
 from stages.sample.listed import pictures_of, read_lines
 from stages.sample.params import Picture, SampleParams
 from stages.sample.run import main
+from tests.conftest import ROOT
 from tests.pictures import drawing
 
 FAMILIES = ("tiny", "tiny-sdxl", "tiny-sd3")
@@ -267,6 +269,30 @@ def test_faults_of_a_file_name_its_line(prompts: Path, line: str, said: str) -> 
         pictures_of(SampleParams(prompts=[], file="list.jsonl"), prompts)
     assert str(error.value).startswith(str(prompts / "list.jsonl"))
     assert said in str(error.value)
+
+
+GRID = "grid: {a: {prompt: a, model: no, x: {name: steps, values: [1]}, y: {name: ratio, values: [1]}}}"
+
+
+@pytest.mark.parametrize(
+    ("found", "replaced", "said"),
+    [
+        ("sample:", "sample:\n  file: none.jsonl", r"sample\.file: .*none\.jsonl can't be read"),
+        ("[a drawing, another]", "[{image: none.png}]", r"sample\.prompts\.0: the picture .*none\.png is missing"),
+        ("sample:", "sample:\n  safety: {model: 'folder:none', labels: [x]}", "none is missing; put the model there"),
+        ("grid: {}", GRID, r"grid\.a\.model: no model is named no; use base, trained, half"),
+    ],
+)
+def test_check_says_it_before_any_work(in_folder: Path, found: str, replaced: str, said: str) -> None:
+    (in_folder / "data" / "sources" / "drawings").mkdir(parents=True)
+    others = ("imported", "conditions", "prompts", "out.json")
+    places = [in_folder / "data" / "sources", *(in_folder / name for name in others)]
+    tiny = (ROOT / "tests" / "tiny.yaml").read_text()
+    (in_folder / "params.yaml").write_text(tiny)
+    check(*places)
+    (in_folder / "params.yaml").write_text(tiny.replace(found, replaced))
+    with pytest.raises(StageError, match=said):
+        check(*places)
 
 
 def test_a_plain_file_has_a_text_a_line(prompts: Path) -> None:
