@@ -49,7 +49,7 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise StageError(ENGINE, "asks for ray, which isn't installed", "pip install 'darkroom[ray]'") from None
+        raise StageError(ENGINE, "asks for ray, which isn't installed", "`make extras` installs it") from None
     if not ray.is_initialized():
         environment = {name: value for name, value in os.environ.items() if name.startswith("DARKROOM_")}
         environment |= {name: os.environ[name] for name in CARRIED if name in os.environ}
