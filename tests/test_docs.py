@@ -78,7 +78,7 @@ def test_the_knobs_in_the_text_are_knobs() -> None:
     named = {
         (page.name, knob)
         for page in (ROOT / "README.md", ROOT / "docs" / "guide.md")
-        for knob in re.findall(r"`((?:%s)\.[a-z_.0-9]+)`" % "|".join(sections), page.read_text())
+        for knob in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_.0-9]+)`", page.read_text())
     }
     assert named
     named = {each for each in named if not each[1].endswith((".png", ".json"))}
