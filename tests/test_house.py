@@ -174,7 +174,7 @@ def test_every_module_of_a_stage_is_reached(graph: grimp.ImportGraph) -> None:
 def test_no_prose_in_code_folders() -> None:
     """Editing a README beside the code would train the model again."""
     kinds = {path.suffix for path in (ROOT / "stages").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert kinds <= {".py", ".jinja"}
+    assert kinds <= {".py", ".jinja", ".css", ".js"}
 
 
 def test_package_inits_hold_no_code_that_shapes_bytes() -> None:

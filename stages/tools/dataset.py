@@ -56,13 +56,13 @@ def read_dataset(tree: Mapping[str, Any], pictures: int | None, root: Path) -> D
     finished = PreprocessParams.model_validate(tree.get("preprocess") or {})
     times = (2 if finished.flip else 1) + finished.augment.variants
     clean = CleanParams.model_validate(tree.get("clean") or {})
-    source = "as told, none rejected"
+    source, told = "as told, none rejected", pictures is not None
     if pictures is None:
         pictures, source = _expected(CollectParams.model_validate(tree.get("collect") or {}), root)
     if pictures is None:
         return Dataset(None, None, source, {})
     held_out = clean.validation_count or round(pictures * clean.validation_share)
-    return Dataset((pictures - held_out) * times + held_out, held_out, source, {})
+    return Dataset((pictures - held_out) * times + held_out, held_out, source, {} if told else measured)
 
 
 def _expected(collect: CollectParams, root: Path) -> tuple[int | None, str]:

@@ -44,7 +44,8 @@ def about(plan: Plan) -> list[tuple[str, str]]:
         ("pictures", f"{rows} of {plan.side} px{held} ({data.source})"),
         (
             "steps",
-            f"{train.steps:,} of {train.batch_size * train.accumulation:,} pictures{priors}: {plan.samples:,} seen{epochs}",
+            f"{train.steps:,} of {train.batch_size * train.accumulation:,} pictures{priors}: "
+            f"{plan.samples:,} seen{epochs}",
         ),
         (
             "work",
