@@ -121,7 +121,10 @@ def look_at_remote(root: Path) -> Finding:
             return Finding("remote", f"{name} can't be reached ({str(error).splitlines()[0]})", "dvc remote modify")
         except Exception as error:  # noqa: BLE001 - each kind of remote has errors of its own library
             return Finding("remote", f"{name} can't be reached ({type(error).__name__})", "check address and login")
-    return Finding("remote", f"{name}, {'reached' if there else 'reached and empty: dvc push fills it'}")
+    if there:
+        return Finding("remote", f"{name}, reached")
+    # Some kinds say the same of a place that is new and of one that doesn't answer.
+    return Finding("remote", f"nothing is found at {name}", "`dvc push` fills it, or says why it can't be reached")
 
 
 def look_at_params(root: Path) -> Finding:

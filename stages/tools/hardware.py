@@ -91,7 +91,7 @@ def this_machine(table: Table, precision: str) -> tuple[str, Hardware, float | N
         "utilisation": core.utilisation,
         "laptop": True,
         "gpu": False,
-        "from": "assumed: --calibrate measures it",
+        "from": "assumed (--calibrate)",
     }
     return f"this CPU, {cores} cores", Hardware.model_validate(row), measured
 

@@ -9,6 +9,7 @@ Work is counted on the real configuration without weights; speed is the table's 
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from stages.tools.hardware import SECONDS, Hardware, Table, calibrate, note_meas
 from stages.tools.planning import Plan, make_plan
 from stages.tools.published import NEAR, check
 from stages.tools.savings import laptop, savings
-from stages.tools.units import duration, gigabytes, money, paragraph, short, table_of
+from stages.tools.units import WIDTH, duration, gigabytes, money, paragraph, short, table_of
 from stages.tools.workload import PRIORS
 
 HARDWARE = Path("compute", "hardware.yaml")
@@ -132,7 +133,7 @@ def fit_words(plan: Plan, row: Hardware) -> str:
 
 def show(plan: Plan, path: Path, name: str) -> str:
     """The whole plan as text."""
-    lines = [f"{path}, prices of {plan.table.as_of} ({HARDWARE}: {plan.table.prices})", ""]
+    lines = [f"{path}, prices of {plan.table.as_of} ({HARDWARE})", ""]
     lines += [paragraph(label, text) for label, text in about(plan)]
     lines += ["", table_of(rows_of(plan))]
     if plan.processes > 1:
@@ -146,15 +147,16 @@ def show(plan: Plan, path: Path, name: str) -> str:
 def unknown(plan: Plan) -> list[str]:
     """What the figures leave out."""
     notes = [
-        "Not in these figures: collecting and cleaning, captions and scores by models, samples and merges,",
-        "waiting for data, traffic between GPUs. Assumed utilisations may be wrong by half; memory was never",
-        "measured on a GPU: what is said to fit has a fifth to spare.",
+        f"Prices: {plan.table.prices}. Assumed utilisations may be wrong by half. Memory was never measured on a GPU: "
+        "what is said to fit has a fifth to spare.",
+        "Left out: collecting and cleaning, captions and scores by models, samples and merges, waiting for data, "
+        "traffic between GPUs.",
     ]
     if plan.data.rows is None:
-        notes.insert(0, f"The number of pictures isn't known ({plan.data.source}): encoding and disk lack them.")
+        notes.insert(0, f"Pictures: {plan.data.source}; without it encoding and disk lack them.")
     if plan.train.precision == "no" and plan.work.weights > 1e8:
         notes.append("train.precision is no: float32 everywhere. bf16 is several times as fast on recent GPUs.")
-    return notes
+    return [textwrap.fill(note, WIDTH) for note in notes]
 
 
 def measure_here(plan: Plan) -> float:
