@@ -14,7 +14,7 @@ STATE = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.01, "lion": 4.0, "prodi
 # norm and for the step; weight read and written; then the state read and written, the average too.
 PASSES = 5
 LEAST = 0.03  # seconds of a pass forward and backward on a GPU: its kernels take so long to start; assumed
-# Of the bytes counted: gradients of activations and an allocator's gaps come to it. Processes on a CPU had 1.2 to 1.5
+# Of the bytes counted: gradients of activations and an allocator's gaps come to it. Processes on a CPU had 1.1 to 1.5
 # times what was counted at their peak (docs/cost.md).
 MARGIN = 1.2
 OVERHEAD = 1.5e9  # bytes: CUDA's context, libraries' workspaces, what the allocator can't use; assumed
