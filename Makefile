@@ -19,7 +19,7 @@ lint: .venv/installed
 check: lint
 	pytest -m "not slow"
 
-# What params.yaml will cost; make plan ARGS="--params recipes/sd15-full.yaml --pictures 5000", ARGS=--calibrate.
+# What params.yaml will cost; ARGS="--params recipes/sd15-full.yaml --pictures 5000" for a recipe, ARGS=--calibrate.
 plan: .venv/installed
 	@python -m stages.tools.plan $(ARGS)
 
