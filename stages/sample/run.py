@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from stages.core.families.known import family_of, load_pipeline
 from stages.core.files import file_digest, replacing, write_json
+from stages.core.gpus import one_gpu
 from stages.core.models import best_device
 from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler, side_of
 from stages.core.stage import run_stage
@@ -43,4 +44,4 @@ def main(params: SampleParams, model: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, one_gpu)
