@@ -30,7 +30,7 @@ from benchmarks.reuse import ROOT
 from stages.collect.openmoji import SKIN_TONES, name_of
 from stages.core.pairs import write_table
 from stages.core.pixels import to_images
-from stages.core.sampling import contact_sheet
+from stages.core.sheets import contact_sheet
 from stages.encode.boomerang import Boomerang, hamming, origins_of, verdict
 from stages.encode.captions import Embeddings
 from stages.encode.params import EncodeParams

@@ -40,14 +40,15 @@ from PIL import Image
 from transformers import CLIPModel
 
 from benchmarks.projects import BASE, openmoji, subject_project
+from stages.core.conditions import make_condition
 from stages.core.families.known import load_pipeline
 from stages.core.files import folder_digest
 from stages.core.latents import Latents
 from stages.core.models import load_vae
-from stages.core.objective import open_denoiser, validation_curve
+from stages.core.objective import open_denoiser, validation_losses
 from stages.core.pixels import Pixels, to_images
-from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler
-from stages.preprocess.conditions import make_condition
+from stages.core.sampling import Drawing, draw
+from stages.core.sheets import contact_sheet
 from stages.tools.card import as_pixels
 
 SUBJECT, CLASS, WORD = "sks cat face", "cat face", "<blue-cat>"
@@ -92,9 +93,12 @@ def drawn(model: Path, prompts: Sequence[str], conditions: list[Image.Image] | N
     if conditions:
         network = ControlNetModel.from_pretrained(model / "controlnet", use_safetensors=True)
         pipeline = StableDiffusionControlNetPipeline.from_pipe(pipeline, controlnet=network)
-    set_scheduler(pipeline, "ddim")
-    drawings = [Drawing(prompt, seed) for seed, prompt in enumerate(prompts)]
-    return draw(pipeline, drawings, 25, 5.0, "", 64, 16, conditions)
+    shown: Sequence[Image.Image | None] = conditions or [None] * len(prompts)
+    drawings = [
+        Drawing(prompt, seed, (64, 64), condition=condition)
+        for seed, (prompt, condition) in enumerate(zip(prompts, shown, strict=True))
+    ]
+    return draw(pipeline, drawings, batch_size=16)
 
 
 @torch.no_grad()
@@ -136,7 +140,7 @@ def lora(folder: Path) -> None:
     project = openmoji(folder)
     models = (project.train("lora", LORA), BASE)
     held_out = Latents(project.latents, "validation")
-    ours, peer = (float(np.mean(validation_curve(open_denoiser(model), held_out, 256, 10, 0))) for model in models)
+    ours, peer = (float(validation_losses(open_denoiser(model), held_out, 256, 10, 0).mean()) for model in models)
     prompts = ["red apple", "grinning face", "cat face", "automobile", "banana", "green heart", "key", "penguin"]
     contact_sheet(drawn(BASE, prompts) + drawn(models[0], prompts), prompts * 2, 8).save(folder / "lora.png")
     tell("LoRA, validation loss", ours, peer, "mean squared error")

@@ -11,7 +11,8 @@
     encode      data/processed, models/base -> data/latents        what training would repeat
     train       data/latents, models/base   -> models/trained      the UNet; from data/processed: VAE, CLIP
     merge       base, trained, imported     -> models/merged/<recipe>  any number of models, LoRAs too
-    sample      one model                   -> data/samples/<model>
+    sample      one model, data/prompts     -> data/samples/<model>
+    grid        the models                  -> data/grids          sheets over two settings
     evaluate    models, samples, latents    -> reports/evaluation.json
     report      all of it                   -> reports/index.html
 

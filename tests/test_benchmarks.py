@@ -7,8 +7,8 @@ from PIL import Image
 
 from benchmarks.methods import edge_f1
 from benchmarks.projects import draw_subject, subject_project
+from stages.core.conditions import make_condition
 from stages.core.latents import Latents
-from stages.preprocess.conditions import make_condition
 
 
 def test_a_subject_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

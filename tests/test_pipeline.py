@@ -20,11 +20,12 @@ from dvc.repo import Repo
 from PIL import Image
 
 from stages.core.files import file_digest, folder_digest
+from stages.core.times import read_times
 from tests.conftest import commit, make_project, run, write_pictures
 
 pytestmark = pytest.mark.slow
 
-TRAINED = ["train", "merge@half", "sample@trained", "sample_merged@half", "evaluate", "report"]
+TRAINED = ["train", "merge@half", "sample@trained", "sample_merged@half", "grid", "evaluate", "report"]
 CLEANED = ["clean", "preprocess", "encode", *TRAINED]
 SCORED = ["score", "inspect", *CLEANED]
 
@@ -53,7 +54,10 @@ TRAIN = shlex.split(
     "--compute compute/one.yaml --latents data/latents --processed data/processed --base models/base "
     "--out models/again --live reports/again"
 )
-CHECK = shlex.split("--sources data/sources --imported models/imported --conditions data/conditions --out data/x.json")
+CHECK = shlex.split(
+    "--sources data/sources --imported models/imported --conditions data/conditions --prompts data/prompts "
+    "--out data/x.json"
+)
 
 
 def edit(project: Path, section: str, **values: object) -> None:
@@ -70,8 +74,10 @@ def ran(output: str) -> list[str]:
 def test_the_page_and_the_figures(project: Path) -> None:
     page = (project / "reports" / "index.html").read_text()
     assert "drawing number" in page
-    assert not re.search(r'(?:src|href)="(?!data:|#)', page), "the page needs another file"
-    assert "<script" not in page
+    assert set(re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)) == {"times.js"}, "the page needs another file"
+    times = read_times(project / "reports" / "times.js")
+    assert {"check", "train", "sample@trained", "report"} <= set(times)
+    assert all(row["seconds"] > 0 and row["megabytes"] > 10 for row in times.values())
     evaluation = json.loads((project / "reports" / "evaluation.json").read_text())
     assert set(evaluation) == {"base", "trained", "half"}
     for model in evaluation:
@@ -91,6 +97,7 @@ def test_again_runs_nothing_and_hardly_takes_longer_than_status(project: Path) -
     assert seconds["repro"] < seconds["status"] + 2
 
 
+GRID = {"prompt": "a", "x": {"name": "ratio", "values": [0, 1]}, "y": {"name": "guidance", "values": [1, 3]}}
 TABLE = [
     ("base", {"seed": 1}, ["base", "encode", *TRAINED, "sample@base"]),
     ("collect", {"sources": [{"kind": "folder", "name": "drawings", "limit": 20}]}, ["collect", "caption", *SCORED]),
@@ -101,8 +108,9 @@ TABLE = [
     ("preprocess", {"flip": True}, ["preprocess", "encode", *TRAINED]),
     ("encode", {"batch_size": 4}, ["encode", *TRAINED]),
     ("train", {"learning_rate": 1e-4}, TRAINED),
-    ("merge", {"half": {"ratio": 0.3}}, ["merge@half", "sample_merged@half", "evaluate", "report"]),
+    ("merge", {"half": {"ratio": 0.3}}, ["merge@half", "sample_merged@half", "grid", "evaluate", "report"]),
     ("sample", {"prompts": ["a house"]}, ["sample@base", "sample@trained", "sample_merged@half", "evaluate", "report"]),
+    ("grid", {"one": GRID}, ["grid", "report"]),
     ("evaluate", {"bins": 3}, ["evaluate", "report"]),
     ("report", {"title": "Mine"}, ["report"]),
 ]
@@ -131,7 +139,10 @@ def test_a_real_edit_runs_what_the_table_says(clean_project: Path) -> None:
     """And a stage whose output stays the same carries nothing on: `check` runs, nothing after it for its sake."""
     edit(clean_project, "merge", half={"ratio": 0.3})
     finished = run(clean_project, "dvc", "repro")
-    assert ran(finished.stdout) == ["check", "merge@half", "sample_merged@half", "evaluate", "report"]
+    told = ran(finished.stdout)
+    assert sorted(told) == sorted(["check", "merge@half", "sample_merged@half", "grid", "evaluate", "report"])
+    assert told[:2] == ["check", "merge@half"]
+    assert told[-1] == "report"
 
 
 def test_two_clones_agree_on_every_byte(project: Path, tmp_path: Path) -> None:

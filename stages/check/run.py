@@ -14,9 +14,10 @@ from stages.check.sections import SECTION_TYPES
 from stages.core.files import write_json
 from stages.core.params import parse_section, read_params
 from stages.core.stage import run_stage
+from stages.sample.listed import pictures_of
 
 
-def main(sources: Path, imported: Path, conditions: Path, out: Path) -> None:
+def main(sources: Path, imported: Path, conditions: Path, prompts: Path, out: Path) -> None:
     """Every section against its type, then the folders that they name."""
     tree = read_params(Path("params.yaml"))
     sections = {name: parse_section(kind, name, tree.get(name)) for name, kind in SECTION_TYPES.items()}
@@ -30,6 +31,10 @@ def main(sources: Path, imported: Path, conditions: Path, out: Path) -> None:
     for source in sections["collect"].sources:
         source.verify(sources)
     sections["preprocess"].verify(conditions, [source.name for source in sections["collect"].sources])
+    pictures_of(sections["sample"], prompts)
+    sections["sample"].safety_place(imported)
+    trains_lora = sections["train"].method == "lora" and not sections["train"].lora.dora
+    sections["grid"].verify(["base", "trained", *sections["merge"].root], ["trained"] if trains_lora else [])
     write_json(out, {"params": "valid"})
 
 

@@ -8,6 +8,7 @@ from stages.clean.params import CleanParams
 from stages.collect.params import CollectParams
 from stages.encode.params import EncodeParams
 from stages.evaluate.params import EvaluateParams
+from stages.grid.params import GridParams
 from stages.inspect.params import InspectParams
 from stages.merge.params import MergeParams
 from stages.preprocess.params import PreprocessParams
@@ -28,6 +29,7 @@ SECTION_TYPES: dict[str, Any] = {
     "train": TrainParams,
     "merge": MergeParams,
     "sample": SampleParams,
+    "grid": GridParams,
     "evaluate": EvaluateParams,
     "report": ReportParams,
 }

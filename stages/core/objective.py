@@ -60,7 +60,7 @@ def open_denoiser(model: Path, **schedule: Any) -> Denoiser:
 
 
 @torch.no_grad()
-def validation_curve(
+def validation_losses(
     denoiser: Denoiser,
     latents: Latents,
     pictures: int,
@@ -69,12 +69,12 @@ def validation_curve(
     text: Callable[[Sequence[int]], Text] | None = None,
     further: Callable[[Sequence[int]], Further | None] = lambda _: None,
     batch_size: int = 64,
-) -> list[float]:
-    """Mean squared error over the same pictures and noise at the middle of each of `bins` equal parts of the levels.
+) -> torch.Tensor:
+    """Squared error of each picture at the middle of each of `bins` equal parts of the levels, (bins, B) float64.
 
-    One number over random timesteps hides what a model gains: its spread over
-    timesteps is far larger than what training changes (hence fixed ones, apart).
-    The first `pictures` by key, their first caption (the empty one where there is none); a batch is of one size.
+    One number over random timesteps hides what a model gains: its spread over timesteps is far larger than what
+    training changes. Hence fixed timesteps, pictures and noise: the first `pictures` by key, their first caption (the
+    empty one where there is none); a batch is of one size.
     text: of captions by number, on the device, if not the stored ones. further: of rows.
     """
     network = denoiser.network
@@ -82,9 +82,8 @@ def validation_curve(
     sizes = latents.sizes[:pictures]
     batches = [rows[start : start + batch_size] for rows in by_size(sizes) for start in range(0, len(rows), batch_size)]
     network.eval()
-    curve = []
+    losses = torch.zeros(bins, len(sizes), dtype=torch.float64)
     for part in range(bins):
-        total = 0.0
         for rows in batches:
             batch = latents.read(rows)
             noise = torch.stack(
@@ -99,6 +98,5 @@ def validation_curve(
                 denoiser.process.timesteps(levels).to(device),
                 further(rows),
             )
-            total += float((answer - target).square().mean(dim=(1, 2, 3)).cpu().double().sum())
-        curve.append(total / len(sizes))
-    return curve
+            losses[part, rows] = (answer - target).square().mean(dim=(1, 2, 3)).cpu().double()
+    return losses

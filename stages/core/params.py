@@ -30,6 +30,7 @@ SECTIONS = (
     "train",
     "merge",
     "sample",
+    "grid",
     "evaluate",
     "report",
 )

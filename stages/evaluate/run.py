@@ -1,19 +1,22 @@
 """evaluate: compare the models by figures.
 
-in    the models, what they drew, held-out pictures and their latents
+in    the models, what they drew, finished pictures and latents, perhaps models that look at pictures
 out   reports/evaluation.json  a row a model
-      reports/validation.csv   the validation loss of each model by timestep
-      reports/merges.csv       the validation loss of each recipe by its ratio
+      reports/evaluation       figures.json: the same with intervals, and what held-out pictures have
+                               validation.csv: the validation loss of each model by timestep
+                               merges.csv: the validation loss of each recipe by its ratio
+                               nearest.json: the training pictures nearest to each sample
 """
 
-import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+import torch
 
 from stages.core.errors import StageError
 from stages.core.families.family import Text, open_encoders, tokenizer_of
@@ -23,11 +26,12 @@ from stages.core.files import folder_digest, replacing, write_json
 from stages.core.gpus import one_gpu
 from stages.core.latents import Latents
 from stages.core.models import best_device
-from stages.core.objective import open_denoiser, validation_curve
-from stages.core.pairs import read_rows, shards_below
+from stages.core.objective import open_denoiser, validation_losses
 from stages.core.recipes import model_folders
 from stages.core.stage import run_stage
-from stages.evaluate.features import EXTRACTOR, features_of, kernel_distance
+from stages.evaluate.copies import chosen_keys, nearest, threshold_of, told
+from stages.evaluate.extractors import open_extractor, read_all
+from stages.evaluate.figures import Figure, figures_of, is_close, open_words, read_samples, real_features, yardstick
 from stages.evaluate.params import EvaluateParams
 
 
@@ -39,48 +43,76 @@ def main(
     samples: Path,
     processed: Path,
     latents: Path,
+    imported: Path,
+    shipped: Path,
     out: Path,
-    curves: Path,
-    merges: Path,
+    details: Path,
 ) -> None:
-    """One row a model: how well it denoises held-out pictures, how its own resemble them."""
+    """One row a model: how well it denoises held-out pictures; how its own resemble real ones, fit prompts, are new."""
     models = model_folders(base, trained, merged)
     refuse_strays(models, merged, samples)
+    drawn = {name: read_samples(samples / name) for name in models}
+    extractor = open_extractor(params, base, imported, shipped)
+    scale, real = real_features(params, extractor, processed)
+    features = {
+        name: scale.apply(read_all(extractor, (sample.picture for sample in found))) for name, found in drawn.items()
+    }
+    training = chosen_keys(processed, "train", params.training_pictures)
+    near = nearest(extractor, scale, np.concatenate([real, *features.values()]), processed, training)
+    threshold, near = threshold_of(near[: len(real)]), near[len(real) :]
+    prompts = list(dict.fromkeys(sample.prompt for found in drawn.values() for sample in found))
+    folder = params.folder_of(params.clip, imported, shipped, "evaluate.clip") if params.clip else None
+    words = open_words(params, folder, prompts, processed) if folder else None
     held_out = Latents(latents, "validation")
-    rows = read_rows(shards_below(processed), ["image", "split", "variant"])
-    real = np.array(
-        [
-            features_of(Image.open(io.BytesIO(row["image"]["bytes"])))
-            for row in rows
-            if row["split"] == "validation" and row["variant"] == 0
+
+    curves, figures, copies = [], dict[str, dict[str, Figure]](), dict[str, list[dict[str, Any]]]()
+    for name, model in models.items():
+        losses = losses_of(params, model, base, held_out)
+        mine, near = near[: len(drawn[name])], near[len(drawn[name]) :]
+        figures[name] = figures_of(params, real, features[name], drawn[name], losses, mine, threshold, words)
+        rows = told([sample.picture for sample in drawn[name]], mine, processed)
+        copies[name] = [
+            {"file": sample.file, "too_close": is_close(row, threshold), "near": found}
+            for sample, row, found in zip(drawn[name], mine, rows, strict=True)
         ]
-    )
-    table, points = {}, []
-    for name, folder in models.items():
-        curve = losses_of(params, folder, base, held_out)
-        files = sorted(path for path in (samples / name).glob("*-*.png"))
-        drawn = np.array([features_of(Image.open(path)) for path in files])
-        table[name] = {"validation_loss": round(sum(curve) / len(curve), 5)}
-        if min(len(real), len(drawn)) >= 2:
-            table[name]["kernel_distance"] = round(kernel_distance(real, drawn), 5)
-        points += [{"model": name, "bin": part, "loss": round(loss, 6)} for part, loss in enumerate(curve)]
+        curve = losses.mean(dim=1).tolist()
+        curves += [{"model": name, "bin": part, "loss": round(loss, 6)} for part, loss in enumerate(curve)]
+    count = max(len(found) for found in drawn.values())
+    table = {name: {figure: found.value for figure, found in row.items()} for name, row in figures.items()}
+    with replacing(details) as temporary:
+        write_json(
+            temporary / "figures.json",
+            {
+                "extractor": dict(extractor.identity),
+                "text": words.identity if words else None,
+                "held_out": yardstick(params, extractor, scale, real, count, processed, words),
+                "models": {
+                    name: {figure: asdict(found) for figure, found in row.items()} for name, row in figures.items()
+                },
+            },
+        )
+        write_json(temporary / "nearest.json", {"threshold": threshold, "models": copies})
+        write_csv(pd.DataFrame(curves), temporary / "validation.csv")
+        losses_by = {name: row["validation_loss"] for name, row in table.items() if name not in ("base", "trained")}
+        write_csv(by_ratio(merged, losses_by), temporary / "merges.csv")
     write_json(out, table)
-    with replacing(curves) as temporary:
-        pd.DataFrame(points).to_csv(temporary, index=False, lineterminator="\n")
-    losses = {name: table[name]["validation_loss"] for name in models if name not in ("base", "trained")}
-    with replacing(merges) as temporary:
-        by_ratio(merged, losses).to_csv(temporary, index=False, lineterminator="\n")
-    for name, figures in table.items():
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()) + f" ({EXTRACTOR})")
+    for name, row in table.items():
+        print(f"{name}: " + ", ".join(f"{figure} {value}" for figure, value in row.items()))
 
 
 def by_ratio(merged: Path, losses: dict[str, float]) -> pd.DataFrame:
     """A row a recipe, in the order of their ratios: what a sweep's plot shows."""
+    columns = ["recipe", "method", "ratio", "loss"]
     rows = []
     for name, loss in losses.items():
         recipe = json.loads((merged / name / "merge.json").read_text(encoding="utf-8"))["merge"]["recipe"]
         rows.append({"recipe": name, "method": recipe["method"], "ratio": recipe["ratio"], "loss": loss})
-    return pd.DataFrame(rows).sort_values(["ratio", "recipe"])
+    return pd.DataFrame(rows, columns=columns).sort_values(["ratio", "recipe"])
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The same bytes on every system."""
+    table.to_csv(path, index=False, lineterminator="\n")
 
 
 def refuse_strays(models: dict[str, Path], *folders: Path) -> None:
@@ -93,11 +125,11 @@ def refuse_strays(models: dict[str, Path], *folders: Path) -> None:
         raise StageError("evaluate", f"{named} belong to no recipe in params.yaml", "remove them; DVC's cache has them")
 
 
-def losses_of(params: EvaluateParams, model: Path, base: Path, held_out: Latents) -> list[float]:
-    """The model's validation loss in each timestep bin, always on the same pictures and noise."""
+def losses_of(params: EvaluateParams, model: Path, base: Path, held_out: Latents) -> torch.Tensor:
+    """The model's validation loss by timestep bin and picture, always on the same pictures and noise."""
     denoiser = open_denoiser(model)
     denoiser.network.to(best_device())
-    return validation_curve(
+    return validation_losses(
         denoiser, held_out, params.pictures, params.bins, params.seed, own_texts(model, base, held_out)
     )
 

@@ -17,13 +17,14 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
+from stages.core.conditions import make_condition
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.pairs import IMAGE, read_images, write_rows
 from stages.core.stage import run_stage
 from stages.preprocess.buckets import Size, nearest_bucket
-from stages.preprocess.conditions import REASONS, make_condition, open_given
+from stages.preprocess.conditions import REASONS, open_given
 from stages.preprocess.counted import Counted
 from stages.preprocess.given import is_given
 from stages.preprocess.params import PreprocessParams

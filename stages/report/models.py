@@ -15,9 +15,10 @@ FIGURES = {  # figure -> heading, what it says, which way is better (-1: lower, 
     "kid": ("Kernel distance (KID)", "of its samples to held-out pictures; 0: alike", -1),
     "clip_score": ("CLIP score", "how well its samples fit their prompts", 1),
     "retrieval": ("Retrieval", "share of samples whose own prompt fits best, of all prompts", 1),
-    "precision": ("Precision", "share of samples that lie among the real pictures", 1),
-    "recall": ("Recall", "share of the real pictures that lie among its samples", 1),
-    "diversity": ("Diversity", "how much its samples differ from each other", 0),
+    "likeness": ("Likeness", "to the real pictures of that very caption, as a CLIP sees them; 1: the same", 1),
+    "precision": ("Precision", "share of samples that lie among the held-out pictures", 1),
+    "recall": ("Recall", "share of the held-out pictures that lie among its samples", 1),
+    "diversity": ("Diversity", "how many different pictures its samples amount to", 0),
     "too_close": ("Too close to a training picture", "share of samples nearer than nearly all held-out pictures", -1),
 }
 
@@ -92,17 +93,24 @@ def cards(figures: Mapping[str, Any], models: Sequence[str]) -> list[Card]:
     return made
 
 
-def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(heading, base's value, trained's, word) of what training changed; better and worse: the intervals don't meet."""
+def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """(heading, base's value, trained's, word, real pictures' or nothing) of what training changed.
+
+    better, worse: the intervals don't meet. as real pictures: what those have lies within trained's interval.
+    """
     found = []
     for name in VERDICT:
         heading, _, sign = FIGURES[name]
         base, trained = (figures["models"].get(model, {}).get(name) for model in ("base", "trained"))
         if base and trained and None not in (base["low"], trained["low"]):
+            real = figures["held_out"].get(name)
             gain = sign * (trained["value"] - base["value"])
             apart = trained["low"] > base["high"] or trained["high"] < base["low"]
             word = ("better" if gain > 0 else "worse") if apart else "no clear difference"
-            found.append((heading, _short(base["value"]), _short(trained["value"]), word))
+            if real is not None and trained["low"] <= real <= trained["high"]:
+                word = "as real pictures"
+            told = "" if real is None else _short(real)
+            found.append((heading, _short(base["value"]), _short(trained["value"]), word, told))
     return found
 
 

@@ -1,7 +1,4 @@
-"""Models of transformers that give scores: CLIP for captions, classifiers for pictures; safetensors only.
-
-A picture's score doesn't depend on the pictures beside it: batches are filled up to one size.
-"""
+"""Models of transformers that give scores: CLIP for captions, classifiers for pictures."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,10 +6,10 @@ from typing import Any, Protocol
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
 
-from stages.core.errors import StageError
-from stages.core.files import file_digest, folder_digest
+from stages.core import vision
+from stages.core.files import file_digest
+from stages.core.vision import Classifier, Clip, identity_of
 from stages.score.params import ScoreParams
 
 DIGITS = 6  # of scores
@@ -35,34 +32,15 @@ class Similarity:
 
     def __init__(self, folder: str, revision: str | None) -> None:
         self.made_of = _made_of("score.clip", folder, revision)
-        self._model = _opened("score.clip", AutoModel, folder, revision)
-        if not hasattr(self._model, "get_image_features"):
-            raise StageError("score.clip", f"{folder} is a {type(self._model).__name__}", "use a CLIP or SigLIP")
-        self._pixels = AutoImageProcessor.from_pretrained(folder, revision=revision)
-        self._tokens = AutoTokenizer.from_pretrained(folder, revision=revision)
+        self._clip = Clip("score.clip", folder, revision)
 
-    @torch.no_grad()
     def score(self, pictures: list[Image.Image], captions: list[list[str]], batch_size: int) -> list[list[float]]:
-        seen = self._features(
-            self._model.get_image_features(**_pixels(self._model, self._pixels, pictures, batch_size))
-        )
-        texts = [caption for listed in captions for caption in listed]
-        read = [self._features(self._model.get_text_features(**self._read(text)))[0] for text in texts]
-        owners = [number for number, listed in enumerate(captions) for _ in listed]
+        seen = self._clip.pictures(pictures, batch_size)
         values: list[list[float]] = [[] for _ in pictures]
-        for owner, text in zip(owners, read, strict=True):
-            values[owner].append(round(float(seen[owner] @ text), DIGITS))
+        for owner, listed in enumerate(captions):
+            for text in self._clip.texts(listed) if listed else []:
+                values[owner].append(round(float(seen[owner] @ text), DIGITS))
         return values
-
-    def _read(self, text: str) -> Any:
-        most = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokens([text], padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-        return tokens.to(self._model.device)
-
-    def _features(self, found: Any) -> torch.Tensor:
-        """Unit vectors, (B, D) float64 on the CPU."""
-        vectors = found if isinstance(found, torch.Tensor) else found.pooler_output
-        return torch.nn.functional.normalize(vectors.double().cpu(), dim=-1)
 
 
 class Probability:
@@ -71,17 +49,10 @@ class Probability:
     def __init__(self, name: str, label: str, folder: str, revision: str | None) -> None:
         self.name, knob = name, f"score.classifiers.{name}"
         self.made_of = [name, label, *_made_of(knob, folder, revision)]
-        self._model = _opened(knob, AutoModelForImageClassification, folder, revision)
-        self._pixels = AutoImageProcessor.from_pretrained(folder, revision=revision)
-        labels = self._model.config.label2id
-        if label not in labels:
-            raise StageError(f"{knob}.label", f"{folder} has no class {label}", f"use {', '.join(labels)}")
-        self._label = labels[label]
+        self._classifier = Classifier(knob, f"{knob}.label", [label], folder, revision)
 
-    @torch.no_grad()
     def score(self, pictures: list[Image.Image], captions: list[list[str]], batch_size: int) -> list[float]:  # noqa: ARG002 - a Judge is told them
-        logits = self._model(**_pixels(self._model, self._pixels, pictures, batch_size)).logits.double().cpu()
-        found = logits.softmax(-1)[: len(pictures), self._label]
+        found = self._classifier.probabilities(pictures, batch_size)[:, 0]
         return [round(float(value), DIGITS) for value in found]
 
 
@@ -95,22 +66,7 @@ def judges_of(params: ScoreParams, imported: Path, shipped: Path) -> list[Judge]
     return judges
 
 
-def _opened(knob: str, kind: Any, folder: str, revision: str | None) -> Any:
-    try:
-        model = kind.from_pretrained(folder, revision=revision, use_safetensors=True, torch_dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StageError(knob, f"{folder} can't be opened ({said})", "see the guide") from None
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _pixels(model: Any, processor: Any, pictures: list[Image.Image], batch_size: int) -> Any:
-    """The model's input; the last picture fills the batch up, so that every batch is computed in the same way."""
-    filled = [picture.convert("RGB") for picture in pictures]
-    filled += filled[-1:] * (batch_size - len(filled))
-    return processor(images=filled, return_tensors="pt").to(model.device)
-
-
 def _made_of(knob: str, folder: str, revision: str | None) -> list[str]:
     versions = [torch.__version__, transformers.__version__, "cuda" if torch.cuda.is_available() else "cpu"]
-    return [knob, revision or folder_digest(Path(folder)), file_digest(Path(__file__)), *versions]
+    code = [file_digest(Path(file)) for file in (__file__, str(vision.__file__))]
+    return [knob, identity_of(folder, revision), *code, *versions]

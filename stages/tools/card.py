@@ -22,7 +22,8 @@ from stages.core.families.known import load_pipeline
 from stages.core.models import load_vae
 from stages.core.noise import permutation
 from stages.core.pixels import Pixels, to_images
-from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler
+from stages.core.sampling import Drawing, draw, side_of
+from stages.core.sheets import contact_sheet
 
 AMONG = 100
 STYLES = ["noto style", "fluent style"]
@@ -31,7 +32,6 @@ STYLES = ["noto style", "fluent style"]
 def main(model: Path, processed: Path, other: Path, out: Path) -> None:
     """Draw and print."""
     pipeline = load_pipeline(model)
-    set_scheduler(pipeline, "ddim")
     clip = CLIPModel.from_pretrained(model / "clip", use_safetensors=True, torch_dtype=torch.float32).eval()
     train, held_out = Pixels(processed, "train"), Pixels(processed, "validation")
     reconstruct(model, held_out, out / "reconstructions.png")
@@ -81,8 +81,9 @@ def reconstruct(model: Path, held_out: Pixels, sheet: Path) -> None:
 
 def drawn(pipeline: StableDiffusionPipeline, prompts: list[str], guidance: float) -> list[Image.Image]:
     """One picture a prompt, 25 steps of DDIM."""
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    return draw(pipeline, [Drawing(prompt, seed) for seed, prompt in enumerate(prompts)], 25, guidance, "", side, 16)
+    size = (side_of(pipeline), side_of(pipeline))
+    drawings = [Drawing(prompt, seed, size, guidance=guidance) for seed, prompt in enumerate(prompts)]
+    return draw(pipeline, drawings, batch_size=16)
 
 
 def as_pixels(pictures: list[Image.Image]) -> torch.Tensor:

@@ -55,6 +55,10 @@ def rows(node: Node, definitions: Node, prefix: str) -> list[tuple[str, str, str
         found.append(
             (f"`{name}`", takes(target, definitions), default if not branches else "", target.get("description", ""))
         )
+        for shape, node_of in ((name, target), (f"{name}[]", resolve(target.get("items", {}), definitions))):
+            for branch in node_of.get("anyOf", []):
+                if "properties" in resolve(branch, definitions):
+                    found += rows(branch, definitions, shape)
         for branch in branches:
             kind = resolve(branch, definitions)["properties"]["kind"]["const"]
             found += rows(branch, definitions, f"{name}[{kind}]")

@@ -19,7 +19,7 @@ from stages.core.files import folder_digest
 from stages.core.models import load_vae
 from stages.core.noise import normal
 from stages.core.pixels import Pixels, to_images
-from stages.core.sampling import contact_sheet
+from stages.core.sheets import contact_sheet
 from stages.core.sizes import by_size
 from stages.core.weights import WEIGHTS, save_weights
 from stages.train.params import TrainParams

@@ -18,8 +18,9 @@ from stages.core.families.live import Live, embed
 from stages.core.files import folder_digest
 from stages.core.latents import Latents, latents_digest
 from stages.core.noise import normal
-from stages.core.objective import Further, validation_curve
-from stages.core.sampling import Drawing, contact_sheet, draw, set_scheduler, side_of
+from stages.core.objective import Further, validation_losses
+from stages.core.sampling import Drawing, draw, side_of
+from stages.core.sheets import contact_sheet
 from stages.train.captions import choose_caption
 from stages.train.controlnet import ControlNet
 from stages.train.export import require_single_file, write_single_file
@@ -168,7 +169,7 @@ class Diffusion:
         def further(rows: Sequence[int]) -> Further | None:
             return self.learner.further(on(device, self.learner.conditions(self.validation, rows)))
 
-        curve = validation_curve(
+        losses = validation_losses(
             self.opened.denoiser,
             self.validation,
             params.validation_pictures,
@@ -177,6 +178,7 @@ class Diffusion:
             text,
             further,
         )
+        curve: list[float] = losses.mean(dim=1).tolist()
         bins = {f"bins/{part:02d}": loss for part, loss in enumerate(curve)}
         return {"loss": sum(curve) / len(curve), **bins}
 
@@ -192,9 +194,13 @@ class Diffusion:
         pipeline, conditions = self.learner.show(self._pipeline, data, len(prompts))
         pipeline.to(next(self.opened.denoiser.network.parameters()).device)
         side = self.opened.train.sizes[0][0] if len(self.groups) == 1 else side_of(pipeline)
-        drawings = [Drawing(prompt, seed) for seed, prompt in enumerate(prompts)]
         steps, guidance = self.params.preview_steps, self.params.preview_guidance
-        drawn = draw(pipeline, drawings, steps, guidance, "", side, 8, conditions)
+        shown = conditions or [None] * len(prompts)
+        drawings = [
+            Drawing(prompt, seed, (side, side), steps, guidance, condition=condition)
+            for seed, (prompt, condition) in enumerate(zip(prompts, shown, strict=True))
+        ]
+        drawn = draw(pipeline, drawings, batch_size=8)
         if conditions is None:
             return contact_sheet(drawn, prompts, columns=4)
         pairs = [picture for pair in zip(conditions, drawn, strict=True) for picture in pair]
@@ -204,7 +210,6 @@ class Diffusion:
     def _pipeline(self) -> Any:
         pipeline = load_pipeline(self.opened.base)
         setattr(pipeline, self.opened.denoiser.family.denoiser, self.opened.denoiser.network)
-        set_scheduler(pipeline, "ddim")
         return pipeline
 
     def save(self, weights: dict[str, torch.Tensor], about: dict[str, Any], out: Path) -> None:

@@ -14,7 +14,6 @@ from stages.core.families.family import load_denoiser, open_encoders, parts_of, 
 from stages.core.families.known import family_of, load_pipeline
 from stages.core.objective import open_denoiser
 from stages.core.process import load_process
-from stages.core.sampling import set_scheduler
 from stages.core.solver import Solver
 
 NAMES = ("tiny", "tiny-sdxl", "tiny-sd3")
@@ -130,12 +129,3 @@ def test_other_pipelines_are_refused(tmp_path: Path) -> None:
 
 def test_parts_are_those_of_the_folder(model: Path) -> None:
     assert set(parts_of(family_of(model))) == {path.name for path in model.iterdir() if path.is_dir()}
-
-
-def test_no_sampler_cuts_latents(tmp_path: Path) -> None:
-    """Stable Diffusion XL's own sampler has no word for it, and DDIM's default is to cut at 1."""
-    build("tiny-sdxl", 0).save_pretrained(tmp_path)
-    pipeline = load_pipeline(tmp_path)
-    assert "clip_sample" not in pipeline.scheduler.config
-    set_scheduler(pipeline, "ddim")
-    assert pipeline.scheduler.config.clip_sample is False

@@ -34,7 +34,7 @@ def test_five_ratios_and_their_plot(tmp_path: Path) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     commit(project, "Five ratios")
     run(project, "dvc", "repro", "evaluate")
-    table = pd.read_csv(project / "reports" / "merges.csv")
+    table = pd.read_csv(project / "reports" / "evaluation" / "merges.csv")
     assert table["ratio"].tolist() == [0.1, 0.3, 0.5, 0.7, 0.9]
     assert table["loss"].is_unique
     run(project, "dvc", "plots", "show", "-o", "shown")

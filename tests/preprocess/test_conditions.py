@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.preprocess.conditions import MAKERS, make_condition
+from stages.core.conditions import MAKERS, make_condition
 from stages.preprocess.params import Made
 from tests.pictures import drawing
 

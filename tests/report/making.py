@@ -44,7 +44,7 @@ def make_data(root: Path) -> list[str]:
     kept, left = pairs[:8], pairs[8:]
     rows = [
         {"key": p.key, "source": p.source, "shard": "mine/00000.parquet", "row": n, "captions": p.captions,
-         "license": p.license, "attribution": p.attribution}
+         "license": p.license, "attribution": p.attribution, "split": "train" if n else "validation"}
         for n, p in enumerate(pairs)
     ]  # fmt: skip
     (root / "clean").mkdir()

@@ -45,7 +45,7 @@ def test_what_a_reader_looks_for_is_there(page: str) -> None:
         "13 pictures asked for, 7 trained on, 3 models compared",
         "0.8 → 0.5",
         "seed 1, drawn by half",
-        "held-out pictures: 0.05",
+        "real pictures: 0.05",
         "Validation loss by ratio",
         "method weighted_sum, ratio 0.5",
         "4: looks like another picture",
@@ -113,7 +113,8 @@ def test_better_and_worse_need_intervals_apart() -> None:
     assert [row[3] for row in verdict(FIGURES)] == ["better", "worse"]
     nearer = json.loads(json.dumps(FIGURES))
     nearer["models"]["trained"]["kid"]["high"] = 1.9
-    assert verdict(nearer)[0][3] == "no clear difference"
+    assert verdict(nearer)[0][3:] == ("no clear difference", "")
+    assert verdict({**FIGURES, "held_out": {"clip_score": 18.4}})[1][3:] == ("as real pictures", "18.4")
 
 
 def test_bars_lie_on_one_scale() -> None:

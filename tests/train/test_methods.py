@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stages.base.random_families import build
+from stages.core.conditions import make_condition
 from stages.core.errors import StageError
 from stages.core.families.family import Text
 from stages.core.families.known import family_of, load_pipeline
@@ -23,7 +24,6 @@ from stages.core.pairs import write_table
 from stages.core.sampling import Drawing, draw
 from stages.encode.params import EncodeParams
 from stages.encode.run import main as encode
-from stages.preprocess.conditions import make_condition
 from stages.preprocess.run import CONDITIONS, PROCESSED
 from stages.train import loop
 from stages.train.averages import average_weights
@@ -162,7 +162,7 @@ def test_it_trains_resumes_to_the_bit_and_draws(
         case _:
             assert changed == {denoiser}
     pipeline = load_pipeline(whole)
-    assert draw(pipeline, [Drawing("a <toy>", 0)], 2, 3.0, "", 32, 1)[0].size == (32, 32)
+    assert draw(pipeline, [Drawing("a <toy>", 0, (32, 32), 2, 3.0)], 1)[0].size == (32, 32)
     for path in whole.rglob("*.safetensors"):
         first = base / path.relative_to(whole)
         if not first.exists() or first.read_bytes() != path.read_bytes():
@@ -180,7 +180,7 @@ def test_an_adapter_loaded_by_diffusers_is_the_model_with_it_added(
     added, adapted, plain = (load_pipeline(folder) for folder in (out, base, base))
     adapted.load_lora_weights(out / "adapter")
     pictures = [
-        torch.tensor(list(draw(pipeline, [Drawing("a fox", 3)], 2, 3.0, "", 32, 1)[0].tobytes()))
+        torch.tensor(list(draw(pipeline, [Drawing("a fox", 3, (32, 32), 2, 3.0)], 1)[0].tobytes()))
         for pipeline in (added, adapted, plain)
     ]
     assert (pictures[0] - pictures[1]).abs().max() <= 1
@@ -194,7 +194,7 @@ def test_kohyas_file_is_the_same_adapter(family: str, enter: Any, projects: dict
     for name in ("pytorch_lora_weights.safetensors", "kohya.safetensors"):
         pipeline = load_pipeline(projects[family] / "base")
         pipeline.load_lora_weights(out / "adapter", weight_name=name)
-        pictures.append(draw(pipeline, [Drawing("a fox", 3)], 2, 3.0, "", 32, 1)[0].tobytes())
+        pictures.append(draw(pipeline, [Drawing("a fox", 3, (32, 32), 2, 3.0)], 1)[0].tobytes())
     assert pictures[0] == pictures[1]
 
 
@@ -217,7 +217,7 @@ def test_the_words_load_into_a_plain_base(enter: Any, projects: dict[str, Path])
     pipeline = load_pipeline(projects["tiny"] / "base")
     pipeline.load_textual_inversion(out / "embeddings" / "toy.safetensors")
     own = load_pipeline(out)
-    pictures = [draw(one, [Drawing("a <toy>", 3)], 2, 3.0, "", 32, 1)[0].tobytes() for one in (pipeline, own)]
+    pictures = [draw(one, [Drawing("a <toy>", 3, (32, 32), 2, 3.0)], 1)[0].tobytes() for one in (pipeline, own)]
     assert pictures[0] == pictures[1]
     tokens = own.tokenizer(own.maybe_convert_prompt("a <toy>", own.tokenizer)).input_ids
     table = own.text_encoder.get_input_embeddings().weight

@@ -1,15 +1,13 @@
-"""Picture features without weights, and the distance of two sets of them.
+"""Picture features without weights.
 
-What they see: where which colour is, which way edges run, how fine the detail
-is. What they don't see: what a picture shows. Figures of two extractors never
-compare; hence the name and version beside each.
+What they see: where which colour is, which way edges run, how fine the detail is. What they don't see: what a picture
+shows.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-EXTRACTOR = "classical-1"
 SIDE, CELLS, ORIENTATIONS, RINGS = 64, 4, 8, 8
 
 KINDS = (CELLS**2 * 3, CELLS**2 * 3, CELLS**2 * ORIENTATIONS, RINGS)  # how many features of each kind
@@ -49,31 +47,3 @@ def _spectrum(grey: NDArray[np.float64]) -> Features:
     ring = np.minimum((radius / 0.5 * RINGS).astype(int), RINGS - 1)
     summed = np.bincount(ring.ravel(), power.ravel(), RINGS)
     return np.asarray(summed / np.bincount(ring.ravel(), minlength=RINGS), dtype=np.float64)
-
-
-def kernel_distance(real: Features, drawn: Features) -> float:
-    """Squared maximum mean discrepancy of two sets of features (N, D), (M, D), unbiased; 0 if they are alike.
-
-    Kernel (x.y / D + 1)^3 as in KID (Binkowski et al., arXiv 1801.01401, section 4),
-    on features centred on the real ones and scaled by kind (colour, edges, spectrum).
-    Can be slightly negative.
-    Needs two pictures a set (ValueError).
-    """
-    if min(len(real), len(drawn)) < 2:
-        raise ValueError("needs at least two pictures in each set")
-    mean, spread = real.mean(axis=0), _spread(real)
-    x, y = (real - mean) / spread, (drawn - mean) / spread
-    xx, yy, xy = (_kernel(*pair) for pair in ((x, x), (y, y), (x, y)))
-    within = sum((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (xx, yy))
-    return float(within - 2 * xy.mean())
-
-
-def _spread(real: Features) -> Features:
-    """One deviation for each kind of feature, (D,): one for each feature would blow up those that hardly vary."""
-    variance = real.var(axis=0)
-    kinds = np.split(variance, np.cumsum(KINDS)[:-1]) if len(variance) == sum(KINDS) else [variance]
-    return np.concatenate([np.full(len(kind), np.sqrt(kind.mean()) + 1e-6) for kind in kinds])
-
-
-def _kernel(x: Features, y: Features) -> Features:
-    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3, dtype=np.float64)
