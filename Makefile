@@ -1,7 +1,7 @@
-# make repro · make test · make check · make schema · make lock · make extras · make peers
+# make repro · make test · make check · make gate · make schema · make lock · make extras · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint check schema lock extras peers
+.PHONY: repro test lint check gate schema lock extras peers
 
 repro: .venv/installed
 	dvc repro
@@ -18,6 +18,10 @@ lint: .venv/installed
 
 check: lint
 	pytest -m "not slow"
+
+# Can this be merged? Whether dvc.lock is that of this code and these params, and the remote has what it names.
+gate: .venv/installed
+	python -m stages.tools.gate
 
 schema: .venv/installed
 	python -m stages.tools.schema

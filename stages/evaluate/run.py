@@ -23,6 +23,7 @@ from stages.core.families.family import Text, open_encoders, tokenizer_of
 from stages.core.families.known import empty_is_zero, family_of
 from stages.core.families.live import Live
 from stages.core.files import folder_digest, replacing, write_json
+from stages.core.gpus import one_gpu
 from stages.core.latents import Latents
 from stages.core.models import best_device
 from stages.core.objective import open_denoiser, validation_losses
@@ -157,4 +158,4 @@ def own_texts(model: Path, base: Path, held_out: Latents) -> Callable[[Sequence[
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, one_gpu)
