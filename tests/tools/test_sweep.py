@@ -160,4 +160,4 @@ def test_what_was_stopped_comes_next_and_what_fails_is_said(here: Path, capfd: p
 def test_the_program_says_what_is_wrong(in_folder: Path) -> None:
     command = [sys.executable, "-m", "stages.tools.sweep", "a.b=c"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stderr.splitlines()[0][:36]) == (1, "error: sweep: a.b=c is no range of a ")
+    assert (told.returncode, told.stderr.splitlines()[0][:36]) == (1, "error: sweep: a.b=c is no range of a")
