@@ -135,7 +135,7 @@ def test_pretrain_tinys_commands_are_read() -> None:
 
 
 def sittings() -> list[tuple[str, dict[str, Any], str | None]]:
-    """Of each `dvc` command in the head of pretrain-tiny: its last stage, what it changes, the name its model is kept by."""
+    """Of each `dvc` command in pretrain-tiny's head: its last stage, what it changes, the name its model is kept by."""
     head = FILES["pretrain-tiny"].read_text().partition("\n\n")[0]
     commands = re.sub(r" *\\\n#", "", head).replace("&&\n#", "&&")
     found = []
@@ -165,3 +165,14 @@ def test_pretrain_tiny_runs_in_its_four_sittings(tmp_path: Path, monkeypatch: py
     learned = {part: json.loads(Path(f"models/trained/{part}/config.json").read_text()) for part in ("unet", "vae")}
     assert learned["unet"]["in_channels"] == learned["vae"]["latent_channels"]
     assert Path("reports/index.html").is_file()
+
+
+def test_words_and_a_blend_with_the_base_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = miniature(read_params(FILES["textual-inversion"])) | {"merge": {"half": {}}}
+    make_project(tmp_path, params)
+    (tmp_path / "data" / "sources" / "thing").mkdir()
+    with pytest.raises(SystemExit):
+        run_all(tmp_path, monkeypatch, "check")
+    assert capsys.readouterr().err.startswith("error: merge.half: blends trained")
