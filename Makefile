@@ -1,7 +1,7 @@
-# make repro · make test · make check · make gate · make schema · make lock · make peers
+# make repro · make test · make check · make gate · make schema · make lock · make extras · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint check gate schema lock peers
+.PHONY: repro test lint check gate schema lock extras peers
 
 repro: .venv/installed
 	dvc repro
@@ -33,6 +33,10 @@ lock: .venv/installed
 		--no-annotate --constraint .venv/constraints.txt --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 	python -m stages.tools.versions
+
+# Ray and what else is optional, into .venv.
+extras: .venv/installed
+	pip install --quiet --disable-pip-version-check --requirement extras.lock
 
 # The public tools that benchmarks compare with, each in an environment of its own.
 peers: $(patsubst benchmarks/peers/%.txt,.peers/%/installed,$(wildcard benchmarks/peers/*.txt))

@@ -282,7 +282,7 @@ def test_experiments_are_compared(clean_project: Path) -> None:
     assert "merge.half.ratio" in shown
     assert "merge.half.ratio" in run(clean_project, "dvc", "exp", "diff", "HEAD", "other").stdout
     assert "0.25" in run(clean_project, "dvc", "params", "diff").stdout
-    assert "trained.validation_loss" in run(clean_project, "dvc", "metrics", "show").stdout
+    assert "trained.loss" in run(clean_project, "dvc", "metrics", "show").stdout
     plots = run(clean_project, "dvc", "plots", "show", "-o", "plots").stdout
     html = Path(re.sub(r"^file://", "", plots.strip())).read_text()
     assert "Loss while training" in html

@@ -43,7 +43,7 @@ elif stage == "train":
     pathlib.Path("models/trained/weights").write_text(f"{far} {pathlib.Path('data/clean.txt').read_text()}")
 else:
     loss = float(pathlib.Path("models/trained/weights").read_text().split()[0])
-    pathlib.Path("reports/evaluation.json").write_text(json.dumps({"trained": {"validation_loss": loss}}))
+    pathlib.Path("reports/evaluation.json").write_text(json.dumps({"trained": {"loss": loss}}))
 """
 PIPELINE = {
     "stages": {

@@ -1,7 +1,8 @@
 """Where shards are worked on: the environment decides, the bytes don't know.
 
 The unit of data work is a shard: a pure function from one shard to one shard.
-`DARKROOM_WORKERS` sets the number of processes (default: one a core).
+`DARKROOM_WORKERS` sets the number of processes (default: one a core). `DARKROOM_ENGINE` says where they are: `local`
+(the default), `ray` (the Ray cluster that this machine is part of), `ray://HOST:PORT` (one elsewhere).
 """
 
 import os
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from stages.core.cluster import ENGINE, map_on_ray
 from stages.core.errors import StageError
 
 T = TypeVar("T")
@@ -36,19 +38,25 @@ def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> It
 
     An exception in a worker is raised here, as it is.
     """
-    workers = min(worker_count(), len(tasks))
     with progress() as bar:
         advance = bar.add_task(label, total=len(tasks))
-        results: Iterator[R] = (
-            iter(
-                joblib.Parallel(n_jobs=workers, return_as="generator")(joblib.delayed(function)(task) for task in tasks)
-            )
-            if workers > 1
-            else map(function, tasks)
-        )
-        for result in results:
+        for result in _results(function, tasks):
             bar.advance(advance)
             yield result
+
+
+def _results(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    engine = os.environ.get(ENGINE) or "local"
+    if engine == "ray" or engine.startswith("ray://"):
+        told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
+        return map_on_ray(function, tasks, "auto" if engine == "ray" else engine, told)
+    if engine != "local":
+        raise StageError(ENGINE, f"is {engine!r}", "set it to local, ray or ray://HOST:PORT")
+    workers = min(worker_count(), len(tasks))
+    if workers < 2:
+        return map(function, tasks)
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
+    return iter(parallel(joblib.delayed(function)(task) for task in tasks))
 
 
 class Rate(ProgressColumn):

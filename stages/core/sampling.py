@@ -211,12 +211,14 @@ class Batch:
         return say
 
     def _encoded(self, noise: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (B, C, h, w) of the pictures to begin with: the mode, nothing is drawn."""
-        starts = [drawing.start for drawing in self.drawings if drawing.start]
-        shown = [fitted(start.picture, (self.width, self.height)) for start in starts]
+        """Scaled latents (B, C, h, w) of the pictures to begin with, each read once: the mode, nothing is drawn."""
+        pictures = [drawing.start.picture for drawing in self.drawings if drawing.start]
+        distinct = {id(picture): picture for picture in pictures}
+        shown = [fitted(picture, (self.width, self.height)) for picture in distinct.values()]
         pixels = self.pipeline.image_processor.preprocess(shown).to(self.device, noise.dtype)
         means = [self.pipeline.vae.encode(some).latent_dist.mode() for some in _pieces(pixels, self.at_once)]
-        return self.scale.apply(torch.cat(means))
+        rows = [list(distinct).index(id(picture)) for picture in pictures]
+        return self.scale.apply(torch.cat(means)[rows])
 
     def _mask(self, noise: torch.Tensor) -> torch.Tensor | None:
         """Which latents may change, (B, 1, h, w) bool: those below any pixel that does."""

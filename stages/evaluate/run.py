@@ -1,8 +1,8 @@
 """evaluate: compare the models by figures.
 
 in    the models, what they drew, finished pictures and latents, perhaps models that look at pictures
-out   reports/evaluation.json  a row a model
-      reports/evaluation       figures.json: the same with intervals, and what held-out pictures have
+out   reports/evaluation.json  a row a model: the figures to compare experiments by
+      reports/evaluation       figures.json: all of them with intervals, and what real pictures have
                                validation.csv: the validation loss of each model by timestep
                                merges.csv: the validation loss of each recipe by its ratio
                                nearest.json: the training pictures nearest to each sample
@@ -33,6 +33,9 @@ from stages.evaluate.copies import chosen_keys, nearest, threshold_of, told
 from stages.evaluate.extractors import open_extractor, read_all
 from stages.evaluate.figures import Figure, figures_of, is_close, open_words, read_samples, real_features, yardstick
 from stages.evaluate.params import EvaluateParams
+
+# What evaluation.json tells of each model, by names so short that `dvc exp show --only-changed` fits a terminal.
+HEADLINES = {"validation_loss": "loss", "kid": "kid", "clip_score": "clip", "too_close": "copies"}
 
 
 def main(
@@ -78,7 +81,10 @@ def main(
         curve = losses.mean(dim=1).tolist()
         curves += [{"model": name, "bin": part, "loss": round(loss, 6)} for part, loss in enumerate(curve)]
     count = max(len(found) for found in drawn.values())
-    table = {name: {figure: found.value for figure, found in row.items()} for name, row in figures.items()}
+    table = {
+        name: {short: row[figure].value for figure, short in HEADLINES.items() if figure in row}
+        for name, row in figures.items()
+    }
     with replacing(details) as temporary:
         write_json(
             temporary / "figures.json",
@@ -93,11 +99,11 @@ def main(
         )
         write_json(temporary / "nearest.json", {"threshold": threshold, "models": copies})
         write_csv(pd.DataFrame(curves), temporary / "validation.csv")
-        losses_by = {name: row["validation_loss"] for name, row in table.items() if name not in ("base", "trained")}
+        losses_by = {name: row["loss"] for name, row in table.items() if name not in ("base", "trained")}
         write_csv(by_ratio(merged, losses_by), temporary / "merges.csv")
     write_json(out, table)
-    for name, row in table.items():
-        print(f"{name}: " + ", ".join(f"{figure} {value}" for figure, value in row.items()))
+    for name, row in figures.items():
+        print(f"{name}: " + ", ".join(f"{figure.replace('_', ' ')} {found.value:g}" for figure, found in row.items()))
 
 
 def by_ratio(merged: Path, losses: dict[str, float]) -> pd.DataFrame:

@@ -35,7 +35,7 @@ from stages.core.stage import SHELLS
 
 CURVE = Path("reports", "train", "plots", "metrics", "validation", "loss.tsv")  # dvclive writes it while `train` runs
 STAGE = "train"
-FIGURES, MODEL, FIGURE = "reports/evaluation.json", "trained", "validation_loss"
+FIGURES, MODEL, FIGURE = "reports/evaluation.json", "trained", "loss"
 POLL = 0.5  # seconds
 SHOWN = 5
 

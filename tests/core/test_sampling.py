@@ -146,6 +146,15 @@ def test_a_level_of_almost_nothing_gives_the_picture_back(pipelines: dict[str, A
         assert apart(near, decoded(pipeline, start)) < apart(far, decoded(pipeline, start)), name
 
 
+def test_each_begins_with_its_own_picture(pipelines: dict[str, Any]) -> None:
+    one, other = drawing(1, SIZE), drawing(2, SIZE)
+    starts = [Start(picture, 0.1) for picture in (one, other, one)]
+    drawings = [Drawing("a fox", seed, SIZE, 10, start=start) for seed, start in enumerate(starts)]
+    together = draw(pipelines["tiny"], drawings, 3)
+    for drawn, alone in zip(together, (draw(pipelines["tiny"], [one], 1)[0] for one in drawings), strict=True):
+        assert apart(drawn, alone) <= 2
+
+
 def decoded(pipeline: Any, picture: Image.Image) -> Image.Image:
     """What the VAE alone makes of it."""
     with torch.no_grad():

@@ -97,7 +97,7 @@ def test_a_sweep_over_data_and_training_goes_on_where_it_ended(here: Path, capfd
     assert set(experiments(here)) >= {"both-0", "both-1", "both-2"}
     assert not run(here, "git", "status", "--short").stdout, "the workspace stays as it was"
     run(here, "dvc", "exp", "apply", best[0][0])
-    assert f'"validation_loss": {best[0][1]}' in (here / "reports" / "evaluation.json").read_text()
+    assert f'"loss": {best[0][1]}' in (here / "reports" / "evaluation.json").read_text()
     run(here, "git", "checkout", "-q", "-f", "main", "--", ".")
     with pytest.raises(StageError, match="both was begun with other ranges"):
         sweep.sweep([RATE], 3, 1, "both", 0)
