@@ -34,7 +34,11 @@ def results() -> Verdict:
     # DVC fails on a stage that would run and whose inputs aren't here.
     due = re.findall(r"(?:Running stage|failed to reproduce) '([^']+)'", asked.stdout + asked.stderr)
     if due:
-        return Verdict("results", "fail", f"{some(due)} would run: `dvc repro`, then commit dvc.lock")
+        return Verdict(
+            "results",
+            "fail",
+            f"{some(due)} would run: `dvc repro` (after git changed dvc.lock: `dvc checkout`), then commit it",
+        )
     if asked.returncode:
         return Verdict("results", "fail", complaint(asked))
     return Verdict("results", "ok", "dvc.lock holds those of this code and these params")
