@@ -236,7 +236,7 @@ def sweep(ranges: Sequence[Range], trials: int, jobs: int, name: str, seed: int)
     try:
         import optuna
     except ModuleNotFoundError:
-        raise StageError("sweep", "Optuna isn't installed", "pip install 'optuna>=5'") from None
+        raise StageError("sweep", "Optuna isn't installed", "`make extras` installs it") from None
     params = read_params(Path("params.yaml"))
     verify(ranges, params)
     folder = scratch("sweep", name)

@@ -69,7 +69,7 @@ def test_half_a_line_is_not_read(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="Optuna isn't installed: make extras")
     return make_toy(tmp_path_factory.mktemp("sweep"))
 
 
@@ -160,4 +160,6 @@ def test_what_was_stopped_comes_next_and_what_fails_is_said(here: Path, capfd: p
 def test_the_program_says_what_is_wrong(in_folder: Path) -> None:
     command = [sys.executable, "-m", "stages.tools.sweep", "a.b=c"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stderr.splitlines()[0][:36]) == (1, "error: sweep: a.b=c is no range of a ")
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: sweep: a.b=c is no range of a param; ")
+    assert len(told.stderr.splitlines()) == 1
