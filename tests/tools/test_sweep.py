@@ -60,6 +60,15 @@ def test_allowed_ranges_change_no_params() -> None:
     assert not RATE.holds(sweep.value_of(PARAMS, "train.seed"))
 
 
+def test_floats_have_digits_that_a_person_can_repeat() -> None:
+    class Draws:
+        def suggest_float(self, key: str, low: float, high: float, log: bool) -> float:
+            return low + (high - low) / 3
+
+    assert RATE.suggest(Draws()) == 0.03334
+    assert Range("a.b", "float", 0.12345678, 0.12345679).suggest(Draws()) == 0.12345679, "and stay in the range"
+
+
 def test_half_a_line_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "loss.tsv"
     assert not list(sweep.read_curve(path))
