@@ -36,7 +36,7 @@ lock: .venv/installed
 
 # Ray and what else is optional, into .venv.
 extras: .venv/installed
-	pip install --quiet --disable-pip-version-check --requirement extras.lock
+	pip install --quiet --disable-pip-version-check --constraint requirements.lock --requirement extras.lock
 
 # The public tools that benchmarks compare with, each in an environment of its own.
 peers: $(patsubst benchmarks/peers/%.txt,.peers/%/installed,$(wildcard benchmarks/peers/*.txt))

@@ -182,6 +182,13 @@ def test_stages_that_compute_on_a_gpu_lease_it() -> None:
     assert {"encode", "train", "sample"} <= leasing
 
 
+def test_named_artifacts_are_outputs() -> None:
+    named = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    outs = set().union(*(split_paths(stage)[1] for _, stage in stages_of(ROOT)))
+    assert named
+    assert {artifact["path"] for artifact in named.values()} <= outs
+
+
 def test_no_prose_in_code_folders() -> None:
     """Editing a README beside the code would train the model again."""
     kinds = {path.suffix for path in (ROOT / "stages").rglob("*") if path.is_file() and "__pycache__" not in path.parts}

@@ -76,7 +76,7 @@ def edit(project: Path, key: str, value: object) -> None:
 
 def loss_of(project: Path) -> float:
     """What the project's evaluation says."""
-    return float(json.loads((project / "reports" / "evaluation.json").read_text())["trained"]["validation_loss"])
+    return float(json.loads((project / "reports" / "evaluation.json").read_text())["trained"]["loss"])
 
 
 def make_toy(root: Path, name: str = "toy") -> Path:

@@ -55,14 +55,15 @@ class Range:
         return self.choices if self.kind == "choice" else (self.low, self.high)
 
     def suggest(self, trial: Any) -> Any:
-        """Optuna's next value."""
+        """Optuna's next value; of a float six digits, so that a person can repeat what a table shows."""
         match self.kind:
             case "choice":
                 return trial.suggest_categorical(self.key, list(self.choices))
             case "int":
                 return trial.suggest_int(self.key, self.low, self.high)
             case _:
-                return trial.suggest_float(self.key, self.low, self.high, log=self.kind == "log")
+                value = trial.suggest_float(self.key, self.low, self.high, log=self.kind == "log")
+                return min(max(float(f"{value:.6g}"), self.low), self.high)
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of the range's."""
@@ -125,9 +126,7 @@ def run_trial(trial: Any, ranges: Sequence[Range], folder: Path, name: str) -> f
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", experiment]
     for key, value in values.items():
         command += ["-S", f"++{key}={json.dumps(value)}"]
-    said = ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+    said = ", ".join(f"{key}={value}" for key, value in values.items())
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:  # noqa: S603 - dvc with words that were checked
         try:
             step = follow(process, trial)
@@ -236,7 +235,7 @@ def sweep(ranges: Sequence[Range], trials: int, jobs: int, name: str, seed: int)
     try:
         import optuna
     except ModuleNotFoundError:
-        raise StageError("sweep", "Optuna isn't installed", "pip install 'optuna>=5'") from None
+        raise StageError("sweep", "Optuna isn't installed", "`make extras` installs it") from None
     params = read_params(Path("params.yaml"))
     verify(ranges, params)
     folder = scratch("sweep", name)
