@@ -1,7 +1,8 @@
-# make repro · make test · make check · make gate · make schema · make lock · make extras · make peers
+# make repro · make test · make check · make plan · make doctor · make gate
+# make schema · make lock · make extras · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint check gate schema lock extras peers
+.PHONY: repro test lint check plan doctor gate schema lock extras peers
 
 repro: .venv/installed
 	dvc repro
@@ -22,6 +23,14 @@ check: lint
 # Can this be merged? Whether dvc.lock is that of this code and these params, and the remote has what it names.
 gate: .venv/installed
 	python -m stages.tools.gate
+
+# What params.yaml will cost; make plan ARGS="--params recipes/sd15-full.yaml --pictures 5000", ARGS=--calibrate.
+plan: .venv/installed
+	@python -m stages.tools.plan $(ARGS)
+
+# Is this machine fit for it, and if not what to do.
+doctor: .venv/installed
+	@python -m stages.tools.doctor
 
 schema: .venv/installed
 	python -m stages.tools.schema
