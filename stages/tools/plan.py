@@ -96,7 +96,7 @@ def disk_bytes(plan: Plan) -> dict[str, float | None]:
 
 def rows_of(plan: Plan) -> list[tuple[str, ...]]:
     """A line a hardware: name, does it fit, hours, money."""
-    lines: list[tuple[str, ...]] = [("hardware", "memory", "fits", "hours of one", "on demand", "spot", "utilisation")]
+    lines: list[tuple[str, ...]] = [("hardware", "memory", "fits", "hours", "on demand", "spot", "utilisation")]
     here, row, measured = this_machine(plan.table, plan.train.precision)
     rows = [(name, known, None) for name, known in plan.table.hardware.items()]
     for name, known, speed in [*rows, (here, row, measured)]:
@@ -192,12 +192,12 @@ def measure_here(plan: Plan) -> float:
 def checked(table: Table) -> str:
     """The table of published runs."""
     lines: list[tuple[str, ...]] = [
-        ("published run", "GPU", "hours", "here", "ratio", "$ published", "$ here", "implied utilisation")
+        ("published run", "GPU", "hours", "here", "ratio", "$ published", "$ here", "implied")
     ]
     for one in check(table):
         run = one.run
         paid, said = (money(run.price, run.hours), money(run.price, one.hours)) if run.price else ("-", "-")
-        verdict = "" if run.tuned else f", untuned: {table.hardware[run.gpu].utilisation / one.implied:.1f}x the hours"
+        verdict = "" if run.tuned else f" untuned, {table.hardware[run.gpu].utilisation / one.implied:.1f}x as long"
         lines.append(
             (
                 run.name,
@@ -210,13 +210,13 @@ def checked(table: Table) -> str:
                 f"{one.implied:.0%}{verdict}",
             )
         )
-    return table_of(lines) + (
-        f"\n\nTuned runs are to be within {NEAR:.0%}, with one utilisation a GPU; the others show what not\n"
-        "tuning costs.\n"
-        "Stable Diffusion 2 is said to have cost $200,000: probably its 200,000 A100 hours, as its card is quoted,\n"
-        "taken for money. At $2 an hour they are $400,000. MosaicML trained its like for $31,230 to $33,874, and\n"
+    said = (
+        f"Tuned runs are to be within {NEAR:.0%}, with one utilisation a GPU; the others show what not tuning costs. "
+        "Stable Diffusion 2 is said to have cost $200,000: probably its 200,000 A100 hours, as its card is quoted, "
+        "taken for money. At $2 an hour they are $400,000. MosaicML trained its like for $31,230 to $33,874, and "
         "$7,600 for the latents."
     )
+    return f"{table_of(lines)}\n\n{textwrap.fill(said, WIDTH)}"
 
 
 def main(arguments: list[str]) -> None:
