@@ -11,7 +11,7 @@ import yaml
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
-LINE = re.compile(r"^ {4}(?:\w+=\S+ )*((?:dvc|python -m|make|cp recipes/) ?.*)$", re.M)
+LINE = re.compile(r"^ {4}(?:\$ )?(?:\w+=\S+ )*((?:dvc|python -m|make|cp recipes/) ?.*)$", re.M)
 INLINE = re.compile(r"`(?:\w+=\S+ )*((?:dvc|python -m|make) [^`]*)`")
 
 
