@@ -1,7 +1,8 @@
-# make repro · make test · make check · make plan · make doctor · make schema · make lock · make extras · make peers
+# make repro · make test · make check · make plan · make doctor · make gate
+# make schema · make lock · make extras · make peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint check plan doctor schema lock extras peers
+.PHONY: repro test lint check plan doctor gate schema lock extras peers
 
 repro: .venv/installed
 	dvc repro
@@ -19,7 +20,11 @@ lint: .venv/installed
 check: lint
 	pytest -m "not slow"
 
-# What params.yaml will cost; ARGS="--params recipes/sd15-full.yaml --pictures 5000" for a recipe, ARGS=--calibrate.
+# Can this be merged? Whether dvc.lock is that of this code and these params, and the remote has what it names.
+gate: .venv/installed
+	python -m stages.tools.gate
+
+# What params.yaml will cost; make plan ARGS="--params recipes/sd15-full.yaml --pictures 5000", ARGS=--calibrate.
 plan: .venv/installed
 	@python -m stages.tools.plan $(ARGS)
 
@@ -40,7 +45,7 @@ lock: .venv/installed
 
 # Ray and what else is optional, into .venv.
 extras: .venv/installed
-	pip install --quiet --disable-pip-version-check --requirement extras.lock
+	pip install --quiet --disable-pip-version-check --constraint requirements.lock --requirement extras.lock
 
 # The public tools that benchmarks compare with, each in an environment of its own.
 peers: $(patsubst benchmarks/peers/%.txt,.peers/%/installed,$(wildcard benchmarks/peers/*.txt))

@@ -171,6 +171,24 @@ def test_every_module_of_a_stage_is_reached(graph: grimp.ImportGraph) -> None:
     assert {name for name in core if not (ROOT / Path(*name.split("."))).is_dir()} <= reached
 
 
+def test_stages_that_compute_on_a_gpu_lease_it() -> None:
+    """Else workers of the queue fight over one."""
+    leasing = set()
+    for folder in (path for path in (ROOT / "stages").iterdir() if (path / "run.py").exists()):
+        text = "".join(file.read_text() for file in folder.glob("*.py"))
+        if leases := bool(re.search(r"run_stage\(main, ", (folder / "run.py").read_text())):
+            leasing.add(folder.name)
+        assert leases == bool(re.search(r"best_device\(|torch\.cuda\.|Accelerator\(", text)), folder
+    assert {"encode", "train", "sample"} <= leasing
+
+
+def test_named_artifacts_are_outputs() -> None:
+    named = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    outs = set().union(*(split_paths(stage)[1] for _, stage in stages_of(ROOT)))
+    assert named
+    assert {artifact["path"] for artifact in named.values()} <= outs
+
+
 def test_no_prose_in_code_folders() -> None:
     """Editing a README beside the code would train the model again."""
     kinds = {path.suffix for path in (ROOT / "stages").rglob("*") if path.is_file() and "__pycache__" not in path.parts}

@@ -12,6 +12,7 @@ import pyarrow as pa
 from stages.caption.params import CaptionParams
 from stages.core.engine import progress
 from stages.core.files import replacing, write_json
+from stages.core.gpus import leased
 from stages.core.pairs import CAPTIONS, read_rows, shards_below, write_table
 from stages.core.pictures import decode
 from stages.core.stage import run_stage
@@ -48,4 +49,4 @@ def describe(params: CaptionParams, place: tuple[str, str | None], shards: list[
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, lambda params, **_: leased(1 if params.model else 0))

@@ -27,7 +27,7 @@ def main(sources: Path, imported: Path, conditions: Path, prompts: Path, out: Pa
     sections["score"].classifier_places(imported)
     if sections["score"].clip:
         sections["score"].clip_place(imported, imported)
-    sections["merge"].verify(imported)
+    sections["merge"].verify(imported, sections["train"].method == "textual_inversion")
     for source in sections["collect"].sources:
         source.verify(sources)
     sections["preprocess"].verify(conditions, [source.name for source in sections["collect"].sources])

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, get_type_hints
@@ -25,12 +26,18 @@ SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe
 LAUNCHER = "accelerate.commands.launch"  # stands between the processes of one training and the one that started them
 
 
-def run_stage(main: Callable[..., None]) -> None:
+def unleased(**_arguments: Any) -> AbstractContextManager[float]:
+    """The lease of a stage that needs no GPU: none."""
+    return contextlib.nullcontext(0.0)
+
+
+def run_stage(main: Callable[..., None], lease: Callable[..., AbstractContextManager[float]] = unleased) -> None:
     """Run `main(params, **paths)` with params from params.yaml and paths from the command line.
 
     main's own signature says which: `params: CleanParams` is the section `clean`
     (its stage's folder), checked before any work; `data_raw: Path` is `--data-raw`,
-    `name: str` a word. All are required.
+    `name: str` a word. All are required. lease: told main's arguments, what main needs while it runs, and how many
+    seconds it waited for that (`stages.core.gpus`).
 
     Exits with 1 and one line for a StageError, with 143 after SIGTERM, 130 after Ctrl-C.
     """
@@ -44,9 +51,12 @@ def run_stage(main: Callable[..., None]) -> None:
         if kind:
             arguments["params"] = load_section(Path("params.yaml"), kind, kind.__module__.split(".")[1])
         price()  # said wrongly, it stops before any work
-        main(**arguments)
-        if "DVC_STAGE" in os.environ and "RANK" not in os.environ:  # RANK: one of the processes that a stage started
-            record_time(os.environ["DVC_STAGE"], time.time() - psutil.Process().create_time())
+        with lease(**arguments) as waited:
+            main(**arguments)
+            # RANK: one of the processes that a stage started
+            if "DVC_STAGE" in os.environ and "RANK" not in os.environ:
+                seconds = time.time() - psutil.Process().create_time() - waited
+                record_time(os.environ["DVC_STAGE"], seconds)
     except StageError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from stages.core.errors import StageError
 from stages.core.files import scratch, write_json
+from stages.core.gpus import ALL
 from stages.core.stage import run_stage
 from stages.encode.boomerang import Boomerang, Origin
 from stages.encode.captions import Embeddings
@@ -70,6 +71,12 @@ def encoder_count() -> int:
         most = f" to {gpus}, as there are GPUs" if gpus else ""
         raise StageError("DARKROOM_ENCODERS", f"is {wanted!r}", f"set it to a whole number from 1{most}")
     return int(wanted)
+
+
+def gpus_wanted() -> tuple[int, int]:
+    """The least and the most GPUs to lease: as many as DARKROOM_ENCODERS says, or all that no other run holds."""
+    wanted = os.environ.get("DARKROOM_ENCODERS", "")
+    return (int(wanted), int(wanted)) if wanted.isdecimal() and int(wanted) else (1, ALL)
 
 
 def encode(kind: str, maker: Maker, base: Path, items: Sequence[Any], count: int) -> Generator[int, None, None]:

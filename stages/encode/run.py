@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from stages.core.engine import progress
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
+from stages.core.gpus import leased
 from stages.core.latents import INDEX
 from stages.core.pairs import write_table
 from stages.core.stage import run_stage
@@ -27,7 +28,7 @@ from stages.encode.conditions import has_conditions
 from stages.encode.params import EncodeParams
 from stages.encode.posteriors import Posteriors
 from stages.encode.processed import distinct_captions, numbered, read_processed
-from stages.encode.processes import Maker, encode, encoder_count
+from stages.encode.processes import Maker, encode, encoder_count, gpus_wanted
 from stages.encode.shards import Place, write_captions, write_pictures, write_variants
 
 ROUND_TRIPS = 16  # pictures
@@ -109,4 +110,4 @@ def report(figures: dict[str, Any], new: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, lambda **_: leased(*gpus_wanted()))

@@ -1,11 +1,13 @@
 """Whether a model draws copies: the training pictures nearest to each sample, with held-out pictures as the yardstick.
 
-Distances are Euclidean between scaled features, over the square root of their number.
+They are looked for in the base's latents, whatever the extractor of the other figures: what a model draws has come out
+of that VAE, and a copy that has isn't the picture any more (`docs/decisions/evaluation.md` has figures). Those of the
+training pictures lie there already. Distances are Euclidean between pooled latents, scaled, over the square root of
+their number.
 """
 
 import io
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from stages.core.draws import uniform
+from stages.core.latents import Latents
 from stages.core.pairs import read_rows, shards_below
 from stages.evaluate.classical import Features
 from stages.evaluate.distances import Scale
-from stages.evaluate.extractors import BATCH, Extractor
+from stages.evaluate.extractors import pooled
 
 Near = list[tuple[str, float]]  # keys of training pictures and their distances, nearest first
 
 NEAREST = 3
+VARIANTS = 4  # of one picture may lie nearer than the next one
+AT_ONCE = 256  # rows of data/latents
 SHARE = 0.05  # of held-out pictures that count as too close to a training picture
 
 
@@ -49,22 +54,48 @@ def chosen_keys(processed: Path, split: str, most: int | None) -> set[str]:
     return set(sorted(keys, key=lambda key: (uniform("evaluate", key), key))[:most])
 
 
-def nearest(
-    extractor: Extractor, scale: Scale, queries: Features, processed: Path, keys: Collection[str]
-) -> list[Near]:
-    """For each query the nearest training pictures as (key, distance), nearest first.
+def features_of(data: Latents, most: int) -> Features:
+    """Pooled latents of the first rows by key, (N, D)."""
+    count = min(most, len(data))
+    parts = {row: part for rows, found in _batches(data, range(count)) for row, part in zip(rows, found, strict=True)}
+    return np.array([parts[row] for row in range(count)])
 
-    queries: scaled, (Q, D). Training pictures are read some at a time: memory doesn't grow with them.
+
+def nearest(scale: Scale, queries: Features, training: Latents, most: int | None) -> list[Near]:
+    """For each query the nearest training pictures as (key, distance), nearest first; variants of one count as it.
+
+    queries: scaled pooled latents, (Q, D). most: training pictures to look at, drawn by key; None: all. They are read
+    some at a time: memory doesn't grow with them.
     """
-    found: list[list[tuple[float, str]]] = [[] for _ in queries]
-    waiting = pictures_of(processed, "train", keys)
-    while batch := list(islice(waiting, BATCH)):
-        features = scale.apply(extractor.read([picture for _, _, picture in batch]))
-        distances = cdist(queries, features) / np.sqrt(features.shape[1])
-        for mine, row in zip(found, distances.tolist(), strict=True):
-            mine += [(distance, key) for distance, (key, _, _) in zip(row, batch, strict=True)]
-            mine[:] = sorted(mine)[:NEAREST]
-    return [[(key, distance) for distance, key in mine] for mine in found]
+    keys = [key.rpartition("/")[0] for key in training.keys]
+    chosen = set(sorted(set(keys), key=lambda key: (uniform("evaluate", key), key))[:most])
+    found: list[dict[str, float]] = [{} for _ in queries]
+    wanted = [
+        row
+        for row, key in enumerate(keys)
+        if key in chosen and (row == 0 or training.keys[row - 1] != training.keys[row])
+    ]
+    for rows, features in _batches(training, wanted):
+        distances = cdist(queries, scale.apply(features)) / np.sqrt(features.shape[1])
+        first = np.argsort(distances, axis=1, kind="stable")[:, : NEAREST * VARIANTS]
+        for mine, places, row in zip(found, first.tolist(), distances.tolist(), strict=True):
+            for place in places:
+                key = keys[rows[place]]
+                mine[key] = min(row[place], mine.get(key, np.inf))
+            for key in sorted(mine, key=lambda key: (mine[key], key))[NEAREST:]:
+                del mine[key]
+    return [sorted(mine.items(), key=lambda pair: (pair[1], pair[0])) for mine in found]
+
+
+def _batches(data: Latents, rows: Iterable[int]) -> Iterator[tuple[list[int], Features]]:
+    """Rows of one size, some at a time, and their pooled latents."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        by_size.setdefault(data.sizes[row], []).append(row)
+    for _, group in sorted(by_size.items()):
+        for start in range(0, len(group), AT_ONCE):
+            some = group[start : start + AT_ONCE]
+            yield some, pooled(data.read(some).mean)
 
 
 def told(drawn: Sequence[Image.Image], near: Sequence[Near], processed: Path) -> list[list[dict[str, Any]]]:

@@ -60,19 +60,19 @@ class Autoencoder:
         features = GRID * GRID * int(self.vae.config.latent_channels)
         self.kinds = (features, features)
 
-    @torch.no_grad()
     def read(self, pictures: Sequence[Image.Image]) -> Features:
-        """At the VAE's own size, one picture at a time: how many are at hand must not change a bit."""
-        return np.array([self._one(picture) for picture in pictures])
+        """At the VAE's own size."""
+        sized = [picture.resize((self.side, self.side), Image.Resampling.BICUBIC) for picture in pictures]
+        return self.as_they_are(sized)
 
-    def _one(self, picture: Image.Image) -> Features:
-        sized = picture.convert("RGB").resize((self.side, self.side), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(sized)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        latents = self.vae.encode(pixels.to(self.vae.device)).latent_dist.mode().double().cpu()
-        mean = torch.nn.functional.adaptive_avg_pool2d(latents, GRID)
-        square = torch.nn.functional.adaptive_avg_pool2d(latents.square(), GRID)
-        deviation = (square - mean.square()).clamp(min=0).sqrt()
-        return np.asarray(torch.cat([mean.flatten(), deviation.flatten()]).numpy())
+    @torch.no_grad()
+    def as_they_are(self, pictures: Iterable[Image.Image]) -> Features:
+        """At their own sizes, (N, D); one at a time: how many are at hand must not change a bit."""
+        found = []
+        for picture in pictures:
+            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
+            found.append(pooled(self.vae.encode(pixels.to(self.vae.device)).latent_dist.mode())[0])
+        return np.array(found).reshape(len(found), sum(self.kinds))
 
 
 class ClipPictures:
@@ -100,6 +100,15 @@ class PictureModel:
     def read(self, pictures: Sequence[Image.Image]) -> Features:
         found: Any = self.model(**pixels_of(self.model, self.pixels, pictures, BATCH)).pooler_output
         return np.asarray(found.double().cpu().flatten(1).numpy()[: len(pictures)])
+
+
+def pooled(latents_BCHW: torch.Tensor) -> Features:
+    """Mean and deviation of each channel in a grid of cells, (B, 2 C GRID^2)."""
+    latents = latents_BCHW.double().cpu()
+    mean = torch.nn.functional.adaptive_avg_pool2d(latents, GRID)
+    square = torch.nn.functional.adaptive_avg_pool2d(latents.square(), GRID)
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    return np.asarray(torch.cat([mean.flatten(1), deviation.flatten(1)], dim=1).numpy())
 
 
 def open_extractor(params: EvaluateParams, base: Path, imported: Path, shipped: Path) -> Extractor:

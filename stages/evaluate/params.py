@@ -17,7 +17,7 @@ class EvaluateParams(Section):
     extractor: str = Field(
         "classical",
         pattern=rf"^(classical|vae|(clip|model):{FOLDER}|clip:tiny-sd)$",
-        description="what turns pictures into features for kid, precision, recall, diversity and too_close: classical "
+        description="what turns pictures into features for kid, precision, recall and diversity: classical "
         "(colours, edges, fineness: no weights), vae (the base's encoder), clip:tiny-sd, clip:folder:NAME or "
         "model:folder:NAME (any picture model of transformers, for instance DINOv2) in models/imported",
     )

@@ -9,7 +9,7 @@ out   reports/evaluation.json  a row a model: the figures to compare experiments
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,25 @@ from stages.core.families.family import Text, open_encoders, tokenizer_of
 from stages.core.families.known import empty_is_zero, family_of
 from stages.core.families.live import Live
 from stages.core.files import folder_digest, replacing, write_json
+from stages.core.gpus import one_gpu
 from stages.core.latents import Latents
 from stages.core.models import best_device
 from stages.core.objective import open_denoiser, validation_losses
 from stages.core.recipes import model_folders
 from stages.core.stage import run_stage
-from stages.evaluate.copies import chosen_keys, nearest, threshold_of, told
-from stages.evaluate.extractors import open_extractor, read_all
-from stages.evaluate.figures import Figure, figures_of, is_close, open_words, read_samples, real_features, yardstick
+from stages.evaluate.copies import Near, features_of, nearest, threshold_of, told
+from stages.evaluate.distances import Scale
+from stages.evaluate.extractors import Autoencoder, open_extractor, read_all
+from stages.evaluate.figures import (
+    Figure,
+    Sample,
+    figures_of,
+    is_close,
+    open_words,
+    read_samples,
+    real_features,
+    yardstick,
+)
 from stages.evaluate.params import EvaluateParams
 
 # What evaluation.json tells of each model, by names so short that `dvc exp show --only-changed` fits a terminal.
@@ -59,23 +70,20 @@ def main(
     features = {
         name: scale.apply(read_all(extractor, (sample.picture for sample in found))) for name, found in drawn.items()
     }
-    training = chosen_keys(processed, "train", params.training_pictures)
-    near = nearest(extractor, scale, np.concatenate([real, *features.values()]), processed, training)
-    threshold, near = threshold_of(near[: len(real)]), near[len(real) :]
+    held_out = Latents(latents, "validation")
+    near, threshold = copies_of(params, base, latents, held_out, drawn)
     prompts = list(dict.fromkeys(sample.prompt for found in drawn.values() for sample in found))
     folder = params.folder_of(params.clip, imported, shipped, "evaluate.clip") if params.clip else None
     words = open_words(params, folder, prompts, processed) if folder else None
-    held_out = Latents(latents, "validation")
 
     curves, figures, copies = [], dict[str, dict[str, Figure]](), dict[str, list[dict[str, Any]]]()
     for name, model in models.items():
         losses = losses_of(params, model, base, held_out)
-        mine, near = near[: len(drawn[name])], near[len(drawn[name]) :]
-        figures[name] = figures_of(params, real, features[name], drawn[name], losses, mine, threshold, words)
-        rows = told([sample.picture for sample in drawn[name]], mine, processed)
+        figures[name] = figures_of(params, real, features[name], drawn[name], losses, near[name], threshold, words)
+        rows = told([sample.picture for sample in drawn[name]], near[name], processed)
         copies[name] = [
             {"file": sample.file, "too_close": is_close(row, threshold), "near": found}
-            for sample, row, found in zip(drawn[name], mine, rows, strict=True)
+            for sample, row, found in zip(drawn[name], near[name], rows, strict=True)
         ]
         curve = losses.mean(dim=1).tolist()
         curves += [{"model": name, "bin": part, "loss": round(loss, 6)} for part, loss in enumerate(curve)]
@@ -103,6 +111,21 @@ def main(
     write_json(out, table)
     for name, row in figures.items():
         print(f"{name}: " + ", ".join(f"{figure.replace('_', ' ')} {found.value:g}" for figure, found in row.items()))
+
+
+def copies_of(
+    params: EvaluateParams, base: Path, latents: Path, held_out: Latents, drawn: Mapping[str, Sequence[Sample]]
+) -> tuple[dict[str, list[Near]], float | None]:
+    """For each model's samples the nearest training pictures, and the distance that counts as too close."""
+    vae = Autoencoder(base)
+    real = features_of(held_out, params.pictures)
+    scale = Scale(real, vae.kinds)
+    queries = [vae.as_they_are(sample.picture for sample in found) for found in drawn.values()]
+    training = Latents(latents, "train", roles=("train",))
+    near = nearest(scale, scale.apply(np.concatenate([real, *queries])), training, params.training_pictures)
+    ends = np.cumsum([len(real), *(len(found) for found in drawn.values())]).tolist()
+    by_model = {name: near[start:stop] for name, start, stop in zip(drawn, ends, ends[1:], strict=False)}
+    return by_model, threshold_of(near[: len(real)])
 
 
 def by_ratio(merged: Path, losses: dict[str, float]) -> pd.DataFrame:
@@ -157,4 +180,4 @@ def own_texts(model: Path, base: Path, held_out: Latents) -> Callable[[Sequence[
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, one_gpu)

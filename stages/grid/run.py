@@ -12,6 +12,7 @@ from PIL import Image
 
 from stages.core.families.known import family_of, load_pipeline
 from stages.core.files import replacing, write_json
+from stages.core.gpus import leased
 from stages.core.models import best_device
 from stages.core.prompts import read_prompt
 from stages.core.sampling import Drawing, draw, side_of
@@ -85,4 +86,4 @@ def title_of(grid: Grid) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, lambda params, **_: leased(1 if params.root else 0))

@@ -162,16 +162,24 @@ class Recipe(Section):
             return self.ratio
         return 1.0 if TAKES[self.method] & {"models", "loras", "rank"} else 0.5
 
-    def sources(self) -> Iterator["str | Recipe"]:
-        """The models and recipes that this one reads, in the order of its keys."""
+    def parts(self) -> Iterator["str | Recipe"]:
+        """The models and recipes whose weights meet in this one, in the order of its keys."""
         takes = TAKES[self.method]
         for role in ("a", "b", "c"):
             if role in takes:
                 yield getattr(self, role)
         if "models" in takes:
             yield from (each.model for each in self.models)
+
+    def sources(self) -> Iterator["str | Recipe"]:
+        """The models and recipes that this one reads: its parts, and whose VAE it takes."""
+        yield from self.parts()
         if self.vae is not None:
             yield self.vae
+
+    def blended(self) -> set[str]:
+        """The models whose weights meet, in this recipe or in one inside it."""
+        return set().union(*(part.blended() if isinstance(part, Recipe) else {part} for part in self.parts()))
 
     def places(self) -> Iterator[str]:
         """Every place that this recipe and those inside it name, models before LoRAs."""
@@ -216,9 +224,16 @@ class MergeParams(RootModel[Annotated[dict[Name, Recipe], Field(min_length=1)]])
             raise ValueError(f"has a recipe named {min(taken)}, which every run makes anyway")
         return root
 
-    def verify(self, imported: Path) -> None:
-        """Raises StageError if a file or folder that a recipe names is missing."""
+    def verify(self, imported: Path, learns_words: bool = False) -> None:
+        """Raises StageError if a file or folder that a recipe names is missing.
+
+        learns_words: `trained` will know words that no other model knows. Their tables differ in size: raises
+        StageError if a recipe blends it with another.
+        """
         for name, recipe in self.root.items():
+            if learns_words and {"trained"} < recipe.blended():
+                what = "blends trained, which will have words of its own, with a model that lacks them"
+                raise StageError(f"merge.{name}", what, "take trained alone: {a: trained, b: trained}")
             for place in recipe.places():
                 _, _, file = place.partition(":")
                 if file and not (imported / file).exists():

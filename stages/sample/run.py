@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from stages.core.adapters import FILE, Strength, content_digest, has_adapter
 from stages.core.families.known import family_of, load_pipeline
 from stages.core.files import file_digest, replacing, write_json
+from stages.core.gpus import one_gpu
 from stages.core.models import best_device
 from stages.core.prompts import read_prompt
 from stages.core.sampling import draw
@@ -112,4 +113,4 @@ def hashes_of(model: Path) -> Hashes:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, one_gpu)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from stages.core.engine import progress
 from stages.core.files import replacing, scratch
+from stages.core.gpus import leased
 from stages.core.pairs import CAPTIONS, read_rows, shards_below, write_table
 from stages.core.pictures import decode
 from stages.core.reuse import Reuse
@@ -66,4 +67,4 @@ def score(params: ScoreParams, raw: Path, captions: Path, imported: Path, shippe
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, lambda params, **_: leased(1 if params.clip or params.classifiers else 0))

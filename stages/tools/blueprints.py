@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,8 @@ class Blueprint:
 
 SD, SDXL, SD3 = FAMILIES.values()
 # As in config.json of the parts of stable-diffusion-v1-5/stable-diffusion-v1-5, stabilityai/stable-diffusion-2-1,
-# stabilityai/stable-diffusion-xl-base-1.0 and stabilityai/stable-diffusion-3-medium-diffusers, where it isn't the
-# class's default. The tests hold them to the published numbers of weights.
+# stabilityai/stable-diffusion-xl-base-1.0, stabilityai/stable-diffusion-3-medium-diffusers and 3.5-medium, where it
+# isn't the class's default. The tests hold them to the published numbers of weights.
 PRESETS = {
     "sd15": Blueprint(
         "Stable Diffusion 1.5",
@@ -153,12 +153,23 @@ PRESETS = {
         {"text_encoder": CLIP_L, "text_encoder_2": CLIP_BIGG, T5: T5_XXL},
     ),
 }
+PRESETS["sd35"] = replace(
+    PRESETS["sd3"],
+    name="Stable Diffusion 3.5 Medium",
+    denoiser={
+        **PRESETS["sd3"].denoiser,
+        "pos_embed_max_size": 384,
+        "dual_attention_layers": tuple(range(13)),
+        "qk_norm": "rms_norm",
+    },
+)
 # Parts of hub ids by which they are told.
 KNOWN = {
     "stable-diffusion-v1-": "sd15",
     "stable-diffusion-2": "sd21",
     "stable-diffusion-xl-base": "sdxl",
     "stable-diffusion-3-medium": "sd3",
+    "stable-diffusion-3.5-medium": "sd35",
 }
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from stages.core.errors import StageError
 from stages.core.files import replacing
+from stages.core.params import Yaml12Loader
 from stages.report.charts import Line, line_chart
 from stages.report.filling import fill
 from stages.report.models import cards
@@ -65,7 +66,7 @@ def read_run(revision: str, model: str) -> Run:
     return Run(
         revision,
         figures,
-        yaml.safe_load(read("params.yaml")),
+        yaml.load(read("params.yaml"), Loader=Yaml12Loader),  # noqa: S506 - a safe loader, with DVC's numbers
         lock["preprocess"]["outs"][0]["md5"],
         curve(read("reports/train/plots/metrics/validation/loss.tsv")),
         {

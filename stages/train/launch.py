@@ -35,6 +35,12 @@ def read_compute(compute: Path) -> dict[str, Any]:
     return config
 
 
+def gpus_wanted(compute: Path) -> int:
+    """How many of this machine's GPUs the file asks for: one a process; 0 where it asks for the CPU."""
+    config = read_compute(compute)
+    return 0 if config.get("use_cpu") else config["num_processes"] // config.get("num_machines", 1)
+
+
 def launch(compute: Path) -> bool:
     """Run this program again in each process that the file asks for, and wait; whether that was to be done.
 

@@ -18,11 +18,12 @@ from dvclive import Live
 
 from stages.core.errors import StageError
 from stages.core.files import folder_digest, replacing
+from stages.core.gpus import leased
 from stages.core.stage import run_stage
 from stages.train.autoencoder import open_autoencoder
 from stages.train.clip import open_clip
 from stages.train.diffusion import open_diffusion
-from stages.train.launch import launch, layout_of, open_accelerator
+from stages.train.launch import gpus_wanted, launch, layout_of, open_accelerator
 from stages.train.loop import Objective, run_loop
 from stages.train.params import TrainParams
 from stages.train.record import Record
@@ -105,4 +106,4 @@ def open_objective(params: TrainParams, latents: Path, processed: Path, base: Pa
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, lambda compute, **_: leased(gpus_wanted(compute)))

@@ -1,10 +1,12 @@
 """How a stage starts and ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,6 +14,7 @@ import pytest
 
 from stages.core.errors import StageError
 from stages.core.stage import run_stage
+from stages.core.times import TIMES, read_times
 from stages.merge.params import MergeParams
 from tests.conftest import ROOT
 
@@ -118,3 +121,26 @@ def test_by_hand_a_stage_outlives_its_parent(tmp_path: Path) -> None:
     time.sleep(2)
     assert out.read_text() == "started"
     wait_for(lambda: out.read_text() == "unwound")
+
+
+def test_what_a_stage_waited_for_is_no_time_of_its_own(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "draw")
+    monkeypatch.delenv("RANK", raising=False)
+    held = []
+
+    @contextlib.contextmanager
+    def lease(number: int) -> Iterator[float]:
+        held.append(number)
+        yield 1e6
+        held.append(0)
+
+    def main(number: int) -> None:
+        assert held == [number]
+
+    monkeypatch.setattr(sys, "argv", ["stage", "--number", "3"])
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("stages.core.stage._follow_dvc", lambda: None)
+    run_stage(main, lease)
+    signal.signal(signal.SIGTERM, handler)
+    assert held == [3, 0]
+    assert read_times(TIMES)["draw"]["seconds"] < 0

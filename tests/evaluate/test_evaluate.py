@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +14,11 @@ from PIL import Image
 from stages.core.errors import StageError
 from stages.core.vision import Clip
 from stages.evaluate import matching
-from stages.evaluate.copies import SHARE, chosen_keys, nearest, threshold_of, told
+from stages.evaluate.copies import SHARE
 from stages.evaluate.extractors import Classical, read_all
 from stages.evaluate.figures import (
     Sample,
     figures_of,
-    is_close,
     open_words,
     read_samples,
     real_features,
@@ -57,62 +55,28 @@ def processed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
-def judged(processed: Path, pictures: list[Image.Image]) -> tuple[dict[str, Any], list[bool]]:
-    """Figures of a model that drew these, without a CLIP; which of them are too close."""
+def figures(processed: Path, pictures: list[Image.Image]) -> dict[str, float]:
+    """Of a model that drew these, without a CLIP and without copies."""
     scale, real = real_features(PARAMS, Classical(), processed)
     drawn = scale.apply(read_all(Classical(), pictures))
-    keys = chosen_keys(processed, "train", None)
-    near = nearest(Classical(), scale, np.concatenate([real, drawn]), processed, keys)
-    threshold, mine = threshold_of(near[: len(real)]), near[len(real) :]
     samples = [Sample(f"{number}.png", "x", each) for number, each in enumerate(pictures)]
-    found = figures_of(PARAMS, real, drawn, samples, torch.ones(2, 5), mine, threshold, None)
-    return {name: figure.value for name, figure in found.items()}, [is_close(row, threshold) for row in mine]
+    found = figures_of(PARAMS, real, drawn, samples, torch.ones(2, 5), [[] for _ in samples], None, None)
+    return {name: figure.value for name, figure in found.items()}
 
 
-def test_copies_are_found_and_new_pictures_are_none(processed: Path) -> None:
-    copies, close = judged(processed, [picture(number) for number in range(20)])
-    assert copies["too_close"] == 1
-    assert all(close)
-    nearly, _ = judged(processed, [noisy(picture(number), 1) for number in range(20)])
-    assert nearly["too_close"] > 0.6
-    new, _ = judged(processed, [picture(number) for number in range(2000, 2040)])
-    assert new["too_close"] < 0.3
-    assert new["kid"] < copies["kid"] + 1
-    assert new["validation_loss"] == 1
-    mixed, close = judged(processed, [picture(0), picture(3000), picture(1), picture(3001)])
-    assert close[0]
-    assert close[2]
-    assert mixed["too_close"] >= 0.5
-
-
-def test_of_held_out_pictures_a_twentieth_is_too_close(processed: Path) -> None:
-    scale, real = real_features(PARAMS, Classical(), processed)
-    near = nearest(Classical(), scale, real, processed, chosen_keys(processed, "train", None))
-    share = np.mean([is_close(row, threshold_of(near)) for row in near])
-    assert share == pytest.approx(SHARE, abs=1 / HELD_OUT)
-    assert threshold_of([[] for _ in range(3)]) is None
-    assert not is_close([], 1.0)
-
-
-def test_the_nearest_are_sorted_and_named(processed: Path) -> None:
-    scale, _ = real_features(PARAMS, Classical(), processed)
-    features = scale.apply(read_all(Classical(), [picture(7)]))
-    near = nearest(Classical(), scale, features, processed, chosen_keys(processed, "train", None))
-    assert near[0][0][0] == "007"
-    assert near[0][0][1] == pytest.approx(0, abs=1e-9)
-    assert [distance for _, distance in near[0]] == sorted(distance for _, distance in near[0])
-    rows = told([picture(7)], near, processed)
-    assert rows[0][0] == {"key": "007", "distance": 0.0, "hash_bits": 0}
-    assert all(0 < row["hash_bits"] <= 64 for row in rows[0][1:])
-    few = chosen_keys(processed, "train", 5)
-    assert len(few) == 5
-    assert {key for key, _ in nearest(Classical(), scale, features, processed, few)[0]} <= few
+def test_figures_of_real_pictures_are_better_than_of_noisy_ones(processed: Path) -> None:
+    real = figures(processed, [picture(number) for number in range(2000, 2040)])
+    noised = figures(processed, [noisy(picture(number), 60) for number in range(2000, 2040)])
+    assert real["kid"] < noised["kid"]
+    assert real["precision"] > noised["precision"]
+    assert real["validation_loss"] == noised["validation_loss"] == 1
+    assert "too_close" not in real
 
 
 def test_real_pictures_are_the_yardstick(processed: Path) -> None:
     scale, real = real_features(PARAMS, Classical(), processed)
     found = yardstick(PARAMS, Classical(), scale, real, 30, processed, None)
-    drawn, _ = judged(processed, [noisy(picture(number), 60) for number in range(2000, 2030)])
+    drawn = figures(processed, [noisy(picture(number), 60) for number in range(2000, 2030)])
     assert found["too_close"] == SHARE
     assert found["kid"] < drawn["kid"]
     assert found["precision"] > drawn["precision"]

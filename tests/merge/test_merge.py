@@ -457,6 +457,26 @@ def test_recipes_that_say_nonsense(recipes: dict[str, Any], said: str) -> None:
         parse_section(MergeParams, "merge", recipes)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "refused"),
+    [
+        ({}, True),
+        ({"a": "trained", "b": {"a": "trained", "b": "base"}}, True),
+        ({"a": "trained", "b": "trained"}, False),
+        ({"a": "trained", "b": "trained", "vae": "base"}, False),
+        ({"a": "base", "b": "base"}, False),
+    ],
+)
+def test_a_model_with_new_words_is_blended_with_no_other(tmp_path: Path, recipe: dict[str, Any], refused: bool) -> None:
+    params = MergeParams.model_validate({"x": recipe})
+    params.verify(tmp_path)
+    if refused:
+        with pytest.raises(StageError, match=r"merge\.x: blends trained, which will have words of its own"):
+            params.verify(tmp_path, learns_words=True)
+    else:
+        params.verify(tmp_path, learns_words=True)
+
+
 def test_a_model_in_pieces(kitchen: Kitchen) -> None:
     """As large models are stored: several files and an index."""
     kitchen.put(A, B)

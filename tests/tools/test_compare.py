@@ -72,6 +72,18 @@ def test_side_by_side(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "They don't share" in compare.page(runs, "trained")
 
 
+def test_params_are_read_as_dvc_writes_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc exp run -S` writes numbers and words of YAML 1.2: 5e-4 is a number there, and no is a word."""
+    monkeypatch.chdir(project)
+    kept = Path("params.yaml").read_text()
+    Path("params.yaml").write_text("train: {seed: 1, steps: 5e+0, lora: {rank: 4}, precision: no}")
+    try:
+        run = compare.read_run("workspace", "trained")
+    finally:
+        Path("params.yaml").write_text(kept)
+    assert run.params["train"] == {"seed": 1, "steps": 5.0, "lora": {"rank": 4}, "precision": "no"}
+
+
 def test_the_program_writes_a_page(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["compare", "first", "second", "first", "--out", str(tmp_path / "page.html")])

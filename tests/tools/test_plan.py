@@ -58,6 +58,14 @@ def test_presets_have_the_published_number_of_weights(name: str, weights: dict[s
     assert found == weights
 
 
+def test_stable_diffusion_3_5_medium_has_its_two_and_a_half_billion() -> None:
+    """As its card says; a tenth of them are the table of positions, which isn't learned."""
+    with torch.device("meta"):
+        network = PRESETS["sd35"].make_denoiser()
+    found = sum(each.numel() for each in [*network.parameters(), *network.buffers()])
+    assert found == pytest.approx(2.47e9, rel=0.005)
+
+
 @pytest.mark.slow
 def test_published_runs_within_a_quarter() -> None:
     found = list(check(TABLE))

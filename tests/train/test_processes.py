@@ -44,8 +44,10 @@ def test_a_killed_process_is_said_and_the_state_goes_on(project: Path) -> None:
 
 
 def test_sigterm_ends_all_of_them_after_a_whole_step(project: Path) -> None:
-    process = start(project, "two", 41)
+    """They share what the first of them leased."""
+    process = start(project, "two", 41, CUDA_VISIBLE_DEVICES="GPU-none,GPU-nor-this,GPU-third")
     workers = wait_for_steps(project, process, 2)
+    assert {worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers} == {"GPU-none,GPU-nor-this"}
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
