@@ -6,8 +6,7 @@ training pictures lie there already. Distances are Euclidean between pooled late
 their number.
 """
 
-import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from stages.core.draws import uniform
+from stages.core.finished import finished_pictures
 from stages.core.latents import Latents
 from stages.core.pairs import read_rows, shards_below
+from stages.core.sizes import by_size
 from stages.evaluate.classical import Features
 from stages.evaluate.distances import Scale
 from stages.evaluate.extractors import pooled
@@ -31,19 +32,6 @@ AT_ONCE = 256  # rows of data/latents
 SHARE = 0.05  # of held-out pictures that count as too close to a training picture
 
 
-def pictures_of(
-    processed: Path, split: str, keys: Collection[str] | None = None
-) -> Iterator[tuple[str, list[str], Image.Image]]:
-    """(key, captions, picture) of a split's finished pictures, in the order of the shards; variants are left out.
-
-    keys: of those wanted; None: all.
-    """
-    for path in shards_below(processed):
-        for row in read_rows([path], ["key", "variant", "split", "captions", "image"]):
-            if row["split"] == split and row["variant"] == 0 and (keys is None or row["key"] in keys):
-                yield row["key"], row["captions"] or [], Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
-
-
 def chosen_keys(processed: Path, split: str, most: int | None) -> set[str]:
     """Keys of a split's pictures; if there are more than `most`, which ones is drawn by key."""
     keys = {
@@ -51,7 +39,12 @@ def chosen_keys(processed: Path, split: str, most: int | None) -> set[str]:
         for row in read_rows(shards_below(processed), ["key", "variant", "split"])
         if row["split"] == split and row["variant"] == 0
     }
-    return set(sorted(keys, key=lambda key: (uniform("evaluate", key), key))[:most])
+    return drawn_keys(keys, most)
+
+
+def drawn_keys(keys: Iterable[str], most: int | None) -> set[str]:
+    """At most so many of these, each as likely; which ones depends on the keys alone. None: all."""
+    return set(sorted(set(keys), key=lambda key: (uniform("evaluate", key), key))[:most])
 
 
 def features_of(data: Latents, most: int) -> Features:
@@ -68,7 +61,7 @@ def nearest(scale: Scale, queries: Features, training: Latents, most: int | None
     some at a time: memory doesn't grow with them.
     """
     keys = [key.rpartition("/")[0] for key in training.keys]
-    chosen = set(sorted(set(keys), key=lambda key: (uniform("evaluate", key), key))[:most])
+    chosen = drawn_keys(keys, most)
     found: list[dict[str, float]] = [{} for _ in queries]
     wanted = [
         row
@@ -87,27 +80,21 @@ def nearest(scale: Scale, queries: Features, training: Latents, most: int | None
     return [sorted(mine.items(), key=lambda pair: (pair[1], pair[0])) for mine in found]
 
 
-def _batches(data: Latents, rows: Iterable[int]) -> Iterator[tuple[list[int], Features]]:
+def _batches(data: Latents, rows: Sequence[int]) -> Iterator[tuple[list[int], Features]]:
     """Rows of one size, some at a time, and their pooled latents."""
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for row in rows:
-        by_size.setdefault(data.sizes[row], []).append(row)
-    for _, group in sorted(by_size.items()):
+    for group in by_size([data.sizes[row] for row in rows]):
         for start in range(0, len(group), AT_ONCE):
-            some = group[start : start + AT_ONCE]
+            some = [rows[place] for place in group[start : start + AT_ONCE]]
             yield some, pooled(data.read(some).mean)
 
 
 def told(drawn: Sequence[Image.Image], near: Sequence[Near], processed: Path) -> list[list[dict[str, Any]]]:
     """The same as rows, with the number of bits, of 64, by which perceptual hashes differ."""
     wanted = {key for row in near for key, _ in row}
-    hashes = {key: phash(picture) for key, _, picture in pictures_of(processed, "train", wanted)}
+    hashes = {one.key: phash(one.picture) for one in finished_pictures(processed, wanted)}
     return [
-        [
-            {"key": key, "distance": round(distance, 6), "hash_bits": int(phash(picture) - hashes[key])}
-            for key, distance in row
-        ]
-        for picture, row in zip(drawn, near, strict=True)
+        [{"key": key, "distance": round(distance, 6), "hash_bits": int(own - hashes[key])} for key, distance in row]
+        for own, row in zip(map(phash, drawn), near, strict=True)
     ]
 
 

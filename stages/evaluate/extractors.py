@@ -3,7 +3,7 @@
 A picture's features don't depend on the pictures beside it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -124,12 +124,14 @@ def open_extractor(params: EvaluateParams, base: Path, imported: Path, shipped: 
 
 def read_all(extractor: Extractor, pictures: Iterable[Image.Image]) -> Features:
     """(N, D) of any number of pictures; (0, D) of none."""
-    parts = list(in_batches(extractor, pictures))
-    return np.concatenate(parts) if parts else np.zeros((0, sum(extractor.kinds)))
+    return in_batches(extractor.read, pictures, sum(extractor.kinds))
 
 
-def in_batches(extractor: Extractor, pictures: Iterable[Image.Image]) -> Iterator[Features]:
-    """The same, as they are read."""
-    waiting = iter(pictures)
+def in_batches(
+    read: Callable[[Sequence[Image.Image]], Features], pictures: Iterable[Image.Image], width: int
+) -> Features:
+    """What `read` says of at most BATCH pictures, of any number: (N, width)."""
+    waiting, parts = iter(pictures), []
     while batch := list(islice(waiting, BATCH)):
-        yield extractor.read(batch)
+        parts.append(read(batch))
+    return np.concatenate(parts) if parts else np.zeros((0, width))

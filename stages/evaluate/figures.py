@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from stages.core.errors import StageError
+from stages.core.finished import finished_pictures
+from stages.core.pairs import read_rows, shards_below
 from stages.core.vision import Clip, identity_of
 from stages.evaluate import matching
 from stages.evaluate.classical import Features
-from stages.evaluate.copies import SHARE, Near, chosen_keys, pictures_of
+from stages.evaluate.copies import SHARE, Near, chosen_keys
 from stages.evaluate.distances import (
     KernelDistance,
     Scale,
@@ -71,7 +73,7 @@ def real_features(params: EvaluateParams, extractor: Extractor, processed: Path)
     keys = chosen_keys(processed, "validation", params.pictures)
     if len(keys) < 2:
         raise StageError("evaluate", f"has {len(keys)} held-out pictures", "raise clean.validation_share or _count")
-    found = read_all(extractor, (picture for _, _, picture in pictures_of(processed, "validation", keys)))
+    found = read_all(extractor, (one.picture for one in finished_pictures(processed, keys)))
     scale = Scale(found, extractor.kinds)
     return scale, scale.apply(found)
 
@@ -79,11 +81,16 @@ def real_features(params: EvaluateParams, extractor: Extractor, processed: Path)
 def open_words(params: EvaluateParams, folder: str, prompts: Sequence[str], processed: Path) -> Words:
     """The CLIP in a folder, with what it reads and sees beside the samples. Raises StageError if it can't be opened."""
     clip = Clip("evaluate.clip", folder)
+    asked = set(prompts)
+    named: dict[str, set[str]] = {"train": set(), "validation": set()}
+    for row in read_rows(shards_below(processed), ["key", "split", "captions"]):
+        if row["split"] in named and asked & set(row["captions"] or []):
+            named[row["split"]].add(row["key"])
     pairs = [
-        (caption, picture)
-        for split in ("train", "validation")
-        for _, captions, picture in pictures_of(processed, split)
-        for caption in sorted(set(captions) & set(prompts))
+        (caption, one.picture)
+        for keys in named.values()
+        for one in finished_pictures(processed, keys)
+        for caption in sorted(asked & set(one.captions))
     ]
     seen = matching.seen(clip, [picture for _, picture in pairs])
     owners = np.array([caption for caption, _ in pairs])
@@ -151,7 +158,7 @@ def yardstick(
     prompt.
     """
     keys = chosen_keys(processed, "train", count)
-    found = scale.apply(read_all(extractor, (picture for _, _, picture in pictures_of(processed, "train", keys))))
+    found = scale.apply(read_all(extractor, (one.picture for one in finished_pictures(processed, keys))))
     figures = {"too_close": SHARE}
     if len(found) >= 2:
         figures |= {"kid": KernelDistance(real, found)(), "diversity": vendi(found)}

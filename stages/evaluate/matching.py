@@ -1,7 +1,6 @@
 """How samples fit their prompts, as a CLIP sees it. Vectors are of unit length: (N, D)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +8,14 @@ from PIL import Image
 
 from stages.core.vision import Clip
 from stages.evaluate.classical import Features
-from stages.evaluate.extractors import BATCH
+from stages.evaluate.extractors import BATCH, in_batches
 
 Vector = NDArray[np.float64]
 
 
 def seen(clip: Clip, pictures: Iterable[Image.Image]) -> Features:
     """The pictures' vectors."""
-    waiting: Iterator[Image.Image] = iter(pictures)
-    parts = []
-    while batch := list(islice(waiting, BATCH)):
-        parts.append(clip.pictures(batch, BATCH).numpy())
-    return np.concatenate(parts) if parts else np.zeros((0, 0))
+    return in_batches(lambda batch: np.asarray(clip.pictures(batch, BATCH).numpy()), pictures, 0)
 
 
 def read(clip: Clip, texts: Sequence[str]) -> dict[str, Vector]:

@@ -76,14 +76,15 @@ def main(
     folder = params.folder_of(params.clip, imported, shipped, "evaluate.clip") if params.clip else None
     words = open_words(params, folder, prompts, processed) if folder else None
 
+    everything = [sample.picture for found in drawn.values() for sample in found]
+    rows = iter(told(everything, [row for found in near.values() for row in found], processed))
     curves, figures, copies = [], dict[str, dict[str, Figure]](), dict[str, list[dict[str, Any]]]()
     for name, model in models.items():
         losses = losses_of(params, model, base, held_out)
         figures[name] = figures_of(params, real, features[name], drawn[name], losses, near[name], threshold, words)
-        rows = told([sample.picture for sample in drawn[name]], near[name], processed)
         copies[name] = [
-            {"file": sample.file, "too_close": is_close(row, threshold), "near": found}
-            for sample, row, found in zip(drawn[name], near[name], rows, strict=True)
+            {"file": sample.file, "too_close": is_close(row, threshold), "near": next(rows)}
+            for sample, row in zip(drawn[name], near[name], strict=True)
         ]
         curve = losses.mean(dim=1).tolist()
         curves += [{"model": name, "bin": part, "loss": round(loss, 6)} for part, loss in enumerate(curve)]

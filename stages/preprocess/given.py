@@ -58,6 +58,6 @@ def find_given(folder: Path, source: str, path: str) -> list[Path]:
         for written in (ending, ending.upper()):
             file = f"{stem}{written}"
             if os.path.isfile(file):  # noqa: PTH113 - unlike Path.is_file it says no to names that no file can have
-                at = os.stat(file)  # noqa: PTH116
+                at = os.stat(file)  # noqa: PTH116 - as above
                 found.setdefault((at.st_dev, at.st_ino), Path(file))
     return list(found.values())

@@ -1,18 +1,17 @@
 """What became of the data, laid out for the page: doors, examples, clusters, captions, credits."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from stages.core.draws import uniform
+from stages.core.finished import finished_pictures
 from stages.core.pairs import FAILURES, read_rows, shards_below
 from stages.report.charts import Line, line_chart
 from stages.report.params import ReportParams
-from stages.report.pictures import data_url, places_of, raw_pictures
+from stages.report.pictures import Places, data_url, raw_pictures
 
 RULES = {  # rule -> what it means, the knob behind it
     "decode": ("can't be decoded", ""),
@@ -68,20 +67,14 @@ def kept_examples(params: ReportParams, processed: Path) -> list[tuple[str, str]
     paths = shards_below(processed)
     keys = [row["key"] for row in read_rows(paths, ["key", "variant"]) if row["variant"] == 0]
     chosen = sorted(keys, key=lambda key: uniform("report", key))[: params.kept_examples]
-    found = finished_pictures(processed, chosen)
+    found = thumbnails(processed, chosen)
     return [found[key] for key in sorted(chosen)]
 
 
-def finished_pictures(processed: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """(picture, caption) of finished pictures, by key, as training sees them."""
-    wanted, shown = set(keys), {}
-    for path in shards_below(processed):
-        if any(row["key"] in wanted for row in read_rows([path], ["key"])):
-            for row in read_rows([path], ["key", "variant", "image", "captions"]):
-                if row["key"] in wanted and row["variant"] == 0:
-                    picture = data_url(Image.open(io.BytesIO(row["image"]["bytes"])), THUMBNAIL)
-                    shown[row["key"]] = (picture, row["captions"][0] if row["captions"] else "")
-    return shown
+def thumbnails(processed: Path, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """(picture, caption) of finished pictures, by key."""
+    found = finished_pictures(processed, set(keys))
+    return {one.key: (data_url(one.picture, THUMBNAIL), one.captions[0] if one.captions else "") for one in found}
 
 
 def captions_of(kept: pd.DataFrame, most: int = 10) -> dict[str, Any]:
@@ -122,9 +115,8 @@ def _first(counts: "pd.Series[int]", most: int) -> list[tuple[str, int]]:
     ]
 
 
-def rejected_examples(params: ReportParams, raw: Path, rejected: pd.DataFrame) -> list[dict[str, Any]]:
+def rejected_examples(params: ReportParams, raw: Path, rejected: pd.DataFrame, keepers: Places) -> list[dict[str, Any]]:
     """For each rule how many pictures broke it, and some of them; a duplicate beside the one that stays."""
-    keepers = places_of(raw, set(rejected["keeper"]) - {""})
     rules, wanted = [], set()
     for rule, rows in sorted(rejected.groupby("rule"), key=lambda item: (-len(item[1]), item[0])):
         chosen = telling(rows.to_dict("records"), params.rejected_examples)
@@ -153,17 +145,18 @@ def rejected_examples(params: ReportParams, raw: Path, rejected: pd.DataFrame) -
     ]
 
 
-def clusters(raw: Path, rejected: pd.DataFrame) -> list[dict[str, Any]]:
+def clusters(raw: Path, rejected: pd.DataFrame, keepers: Places) -> list[dict[str, Any]]:
     """The largest groups of near-duplicates: the picture that stays, and those that it stands for."""
     doubles = rejected[(rejected["rule"] == "duplicate") & (rejected["keeper"] != "")]
     sizes = doubles["keeper"].value_counts()
     largest = [key for key, _ in _first(sizes[sizes > 1], CLUSTERS)]
-    keepers = places_of(raw, set(largest))
     members = {
         key: sorted(doubles[doubles["keeper"] == key].to_dict("records"), key=lambda row: row["key"]) for key in largest
     }
     shown = {key: [(row["shard"], row["row"]) for row in rows[:MEMBERS]] for key, rows in members.items()}
-    pictures = raw_pictures(raw, {*keepers.values(), *(place for places in shown.values() for place in places)}, 64)
+    pictures = raw_pictures(
+        raw, {*(keepers[key] for key in largest), *(place for places in shown.values() for place in places)}, 64
+    )
     return [
         {
             "keeper": pictures.get(keepers[key]),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from stages.core.errors import StageError
 from stages.core.pairs import read_rows
-from stages.report.data import finished_pictures
+from stages.report.data import thumbnails
 
 SETTINGS = ("seed", "steps", "guidance", "scheduler", "negative", "mode", "strength")
 
@@ -90,7 +90,7 @@ def facts(name: str, about: Mapping[str, Any], weights: str) -> list[tuple[str, 
 
 def training_pictures(keys: Sequence[str], processed: Path, kept: pd.DataFrame, raw: Path) -> dict[str, dict[str, str]]:
     """By key: the picture, its caption, where it comes from, licence and attribution."""
-    pictures = finished_pictures(processed, keys)
+    pictures = thumbnails(processed, keys)
     rows = kept[kept["key"].isin(keys)].sort_values("key").fillna("")
     urls = _urls(raw, rows)
     return {

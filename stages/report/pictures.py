@@ -12,6 +12,7 @@ from stages.core.pairs import read_images, shards_below
 from stages.core.pictures import decode
 
 WHITE = (255, 255, 255)
+Places = Mapping[str, tuple[str, int]]  # of keys in data/raw: shard and row
 
 
 def data_url(image: Image.Image, side: int) -> str:
@@ -45,7 +46,7 @@ def raw_pictures(
     return found
 
 
-def places_of(raw: Path, keys: Collection[str]) -> dict[str, tuple[str, int]]:
+def places_of(raw: Path, keys: Collection[str]) -> Places:
     """Where each of these keys is in data/raw: (shard, row)."""
     places: dict[str, tuple[str, int]] = {}
     for path in shards_below(raw) if keys else []:

@@ -17,7 +17,7 @@ from stages.core.stage import run_stage
 from stages.report import data, finished, lineage, models, training
 from stages.report.filling import fill
 from stages.report.params import ReportParams
-from stages.report.pictures import data_url
+from stages.report.pictures import data_url, places_of
 
 MOST_BYTES = 15_000_000
 MOST_SAMPLES, MOST_GRIDS, MOST_PAIRS = 240, 6, 12
@@ -48,6 +48,7 @@ def main(
     folders = {name: {"base": base, "trained": trained}.get(name, merged / name) for name in names}
     kept = pd.read_parquet(clean / "manifest.parquet")
     rejected = pd.read_parquet(clean / "rejected.parquet").fillna({"keeper": ""})
+    keepers = places_of(raw, set(rejected["keeper"]) - {""})
     collection, made, latents = read_json(collected), read_json(preprocessed), read_json(encoded)
     prompts, left = models.samples_of(samples, names, MOST_SAMPLES)
     shown = lineage.lineage(prompts, folders, samples, nearest, processed, kept, raw)
@@ -79,8 +80,8 @@ def main(
         channels=finished.channels(made),
         boomerang=finished.boomerang(latents),
         captions=data.captions_of(kept),
-        rejected=data.rejected_examples(params, raw, rejected),
-        clusters=data.clusters(raw, rejected),
+        rejected=data.rejected_examples(params, raw, rejected, keepers),
+        clusters=data.clusters(raw, rejected, keepers),
         failures=data.failure_rows(raw),
         credits=data.credit_rows(kept),
     )

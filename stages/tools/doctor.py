@@ -161,7 +161,7 @@ def look_at_hub(root: Path) -> Finding:
     if not wanted:
         return Finding("hub", "not needed")
     try:
-        with urllib.request.urlopen(f"{constants.ENDPOINT}/api/models/{wanted[0]}", timeout=10):  # noqa: S310 - https
+        with urllib.request.urlopen(f"{constants.ENDPOINT}/api/models/{wanted[0]}", timeout=10):  # noqa: S310 - the hub's own address
             return Finding("hub", f"reached, for {', '.join(wanted)}")
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):

@@ -217,8 +217,10 @@ def test_pictures_by_lock_by_word_and_by_source(tmp_path: Path) -> None:
     (tmp_path / "data" / "sources" / "mine" / "a.JPG").touch()
     (tmp_path / "data" / "sources" / "mine" / "a.txt").touch()
     assert read_dataset({**folder, "preprocess": {}}, None, tmp_path).rows == 1
-    made = {name: {"params": {"params.yaml": {name: tree[name]}}} for name in ("collect", "clean", "preprocess")}
-    made["collect"]["outs"] = [{"path": "data/raw", "size": 77}]  # type: ignore[assignment]
+    made: dict[str, Any] = {
+        name: {"params": {"params.yaml": {name: tree[name]}}} for name in ("collect", "clean", "preprocess")
+    }
+    made["collect"]["outs"] = [{"path": "data/raw", "size": 77}]
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": made}))
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "preprocess.json").write_text('{"rows": 12, "validation": 2}')
