@@ -30,7 +30,7 @@ def map_on_ray(function: Callable[[T], R], tasks: Sequence[T], address: str, wor
     ray = _connected(address)
     given = ray.put(function)  # once, whatever it carries
     run = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_work)
-    most = AHEAD * (workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+    most = AHEAD * (workers or cluster_size(address))
     waiting: deque[Any] = deque()
     try:
         for task in tasks:
@@ -42,6 +42,11 @@ def map_on_ray(function: Callable[[T], R], tasks: Sequence[T], address: str, wor
     finally:
         for left in waiting:
             ray.cancel(left, force=True)
+
+
+def cluster_size(address: str) -> int:
+    """Processors of the cluster."""
+    return max(1, int(_connected(address).cluster_resources().get("CPU", 1)))
 
 
 def _connected(address: str) -> Any:

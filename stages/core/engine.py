@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from stages.core.cluster import ENGINE, map_on_ray
+from stages.core.cluster import ENGINE, cluster_size, map_on_ray
 from stages.core.errors import StageError
 
 T = TypeVar("T")
@@ -33,6 +33,14 @@ def worker_count() -> int:
     return int(wanted)
 
 
+def cluster_workers() -> int:
+    """Tasks that a cluster works on at once; 1 if there is none."""
+    address = _cluster()
+    if address is None:
+        return 1
+    return worker_count() if "DARKROOM_WORKERS" in os.environ else cluster_size(address)
+
+
 def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> Iterator[R]:
     """`function` of each task, in the order of the tasks, worked on by several processes.
 
@@ -46,17 +54,24 @@ def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> It
 
 
 def _results(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-    engine = os.environ.get(ENGINE) or "local"
-    if engine == "ray" or engine.startswith("ray://"):
+    if (address := _cluster()) is not None:
         told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
-        return map_on_ray(function, tasks, "auto" if engine == "ray" else engine, told)
-    if engine != "local":
-        raise StageError(ENGINE, f"is {engine!r}", "set it to local, ray or ray://HOST:PORT")
+        return map_on_ray(function, tasks, address, told)
     workers = min(worker_count(), len(tasks))
     if workers < 2:
         return map(function, tasks)
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
     return iter(parallel(joblib.delayed(function)(task) for task in tasks))
+
+
+def _cluster() -> str | None:
+    """Address of the cluster that DARKROOM_ENGINE names, auto for that of this machine; None for no cluster."""
+    engine = os.environ.get(ENGINE) or "local"
+    if engine == "local":
+        return None
+    if engine != "ray" and not engine.startswith("ray://"):
+        raise StageError(ENGINE, f"is {engine!r}", "set it to local, ray or ray://HOST:PORT")
+    return "auto" if engine == "ray" else engine
 
 
 class Rate(ProgressColumn):

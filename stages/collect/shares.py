@@ -1,0 +1,203 @@
+"""Links fetched by many machines at once: each host is asked by one task, and only the driver touches the store.
+
+On the file system that the machines share, in `shares` beside the store, a folder a round:
+
+<share>.links          what a task is to ask, a JSON line each: [url, at, redirects]
+<share>.<run>.answers  what a try at it found: [url, answer], or [url, at, redirects] where a redirect led to a host
+                       of another share, which asks in the next round
+
+Files are appended to by one process and locked by none. Who takes over from a lost machine reads what that one wrote.
+"""
+
+import ipaddress
+import itertools
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, TextIO
+
+from stages.collect.addresses import Resolve
+from stages.collect.answers import Answer, Link, Refused, web_url
+from stages.collect.fetch import fetch_all
+from stages.collect.params import Urls
+from stages.collect.store import Kept, Store, Writer
+from stages.core.engine import map_shards, progress
+from stages.core.errors import StageError
+from stages.core.reuse import Reuse
+
+REQUESTS = 16  # at once that a task should have at least: fewer don't keep a process busy
+MOST = 256  # tasks, and files open at once
+ROWS = 500  # of a list at once
+LOOK = 1.0  # s between two looks at how far the tasks are
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one task asks. links: its list; number: which of `count` shares; concurrency: its part of the requests."""
+
+    links: Path
+    number: int
+    count: int
+    concurrency: int
+
+    def asks(self, host: str) -> bool:
+        return share_of(host, self.count) == self.number
+
+
+def shares_worth(workers: int, concurrency: int) -> int:
+    """How many tasks to have for so many workers and requests at once."""
+    return max(1, min(workers, concurrency // REQUESTS, MOST))
+
+
+def share_of(host: str, count: int) -> int:
+    """Which of `count` shares asks a host. a.org, www.a.org and img.a.org have one: redirects seldom leave it then."""
+    try:
+        site = str(ipaddress.ip_address(host))
+    except ValueError:
+        site = ".".join(host.rstrip(".").split(".")[-2:])
+    return int.from_bytes(sha256(site.encode()).digest()[:8]) % count
+
+
+def fetch_in_shares(source: Urls, urls: Iterable[str], store: Store, resolve: Resolve, count: int) -> None:
+    """Ask for each URL once, with so many tasks, and keep what they find.
+
+    Raises StageError if a machine doesn't see the lists.
+    """
+    folder = _shares(store)
+    listed = Reuse(_made(folder) / "listed.sqlite")
+    links: Iterable[Link] = (Link(url, url, source.redirects) for url in _once(urls, listed))
+    for number in itertools.count():
+        part = _made(folder / str(number))
+        if not (lists := _list(links, part, count)):
+            break
+        each, more = divmod(source.concurrency, len(lists))
+        shares = [Share(path, int(path.stem), count, each + (n < more)) for n, path in enumerate(sorted(lists))]
+        with _shown(f"{source.name}: links", part, sum(lists.values())):
+            for _ in map_shards(partial(fetch_share, source, store.folder, resolve), shares, f"{source.name}: shares"):
+                pass
+        links = _take(part, store)
+    shutil.rmtree(folder)
+
+
+def take_in(store: Store) -> None:
+    """Keep what the tasks of a run that was stopped had found."""
+    for part in _shares(store).glob("*/"):
+        for _ in _take(part, store):
+            pass  # a link that went on elsewhere begins again
+    shutil.rmtree(_shares(store), ignore_errors=True)
+
+
+def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> None:
+    """Ask for what is listed and wasn't answered in an earlier try; `folder` gets the contents."""
+    if not share.links.is_file():
+        raise StageError(str(share.links), f"isn't seen on {socket.gethostname()}", "have the machines share .dvc/tmp")
+    tries = share.links.parent.glob(f"{share.number}.*.answers")
+    done = {line[0] for path in tries for line in _lines(path)}
+    links = (Link(*line) for line in _lines(share.links) if line[0] not in done)
+    journal = share.links.with_name(f"{share.number}.{secrets.token_hex(8)}.answers")
+    with journal.open("x", encoding="ascii") as file:
+
+        def record(answers: dict[str, Kept]) -> None:
+            file.writelines(f"{json.dumps((url, vars(kept)))}\n" for url, kept in answers.items())
+            file.flush()
+            os.fsync(file.fileno())
+
+        def keep(link: Link, came: Answer | Link) -> None:
+            if isinstance(came, Answer):
+                writer.put(link.url, came)
+            else:
+                file.write(f"{json.dumps(astuple(came))}\n")
+
+        part = source.model_copy(update={"concurrency": share.concurrency})
+        with Writer(folder, record) as writer:
+            fetch_all(part, links, keep, resolve, share.asks)
+
+
+def _shares(store: Store) -> Path:
+    return store.folder / "shares"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _once(urls: Iterable[str], listed: Reuse) -> Iterator[str]:
+    """The URLs that aren't listed yet."""
+    each = iter(urls)
+    while some := list(itertools.islice(each, ROWS)):
+        new = listed.missing(some)
+        listed.put(dict.fromkeys(new, b""))
+        yield from new
+
+
+def _list(links: Iterable[Link], folder: Path, count: int) -> dict[Path, int]:
+    """Write each link to the list of the share that asks its host; how many are on each list."""
+    lists: Counter[Path] = Counter()
+    with ExitStack() as stack:
+        files: dict[int, TextIO] = {}
+        for link in links:
+            try:
+                number = share_of(web_url(link.at).host, count)
+            except Refused:
+                number = 0  # says why, and asks nobody
+            if number not in files:
+                files[number] = stack.enter_context((folder / f"{number}.links").open("w", encoding="ascii"))
+            files[number].write(f"{json.dumps(astuple(link))}\n")
+            lists[folder / f"{number}.links"] += 1
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    return lists
+
+
+def _take(part: Path, store: Store) -> Iterator[Link]:
+    """Have the store know what the tasks of a round found; the links that go on elsewhere."""
+    for path in sorted(part.glob("*.answers")):
+        lines = _lines(path)
+        while some := list(itertools.islice(lines, ROWS)):
+            store.record({url: Kept(**kept) for url, kept, *rest in some if not rest})
+            yield from (Link(*line) for line in some if len(line) == 3)
+
+
+def _lines(path: Path) -> Iterator[list[Any]]:
+    """The lines of a list or journal; without the last one of a journal if the machine was lost in the middle of it."""
+    with path.open(encoding="ascii") as file:
+        yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+@contextmanager
+def _shown(label: str, part: Path, total: int) -> Iterator[None]:
+    """A bar of the links that the tasks are done with."""
+    over = Event()
+
+    def look() -> None:
+        ends, lines = Counter[Path](), 0
+        while not over.wait(LOOK):
+            for path in part.glob("*.answers"):
+                with path.open("rb") as file:
+                    file.seek(ends[path])
+                    new = file.read()
+                ends[path] += len(new)
+                lines += new.count(b"\n")
+            bar.update(shown, completed=lines)
+
+    with progress() as bar:
+        shown = bar.add_task(label, total=total)
+        looking = Thread(target=look, daemon=True)
+        looking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            looking.join()
