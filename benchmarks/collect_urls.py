@@ -1,8 +1,9 @@
 """Seconds to fetch 2,000 pictures and 100 bad links from a server on this machine: ours and img2dataset.
 
     make peers && python -m benchmarks.collect_urls
+    ray start --head --num-cpus 2 && DARKROOM_ENGINE=ray python -m benchmarks.collect_urls ours
 
-The server is one process and 8 hosts (ports). Both ask 32 links at once, ours 4 of a host as is its default, once
+The server is one process and 8 hosts (addresses). Both ask 32 links at once, ours 4 of a host as is its default, once
 each, in one process, and keep the bytes as they came. Ours counts the whole stage
 after its imports: robots.txt, the store, shards and failures. img2dataset counts what it calls a shard's duration,
 after imports, start of its process and reading of the table; its decoding and EXIF are switched off. Prints a JSON

@@ -35,7 +35,7 @@ from stages.core.engine import map_shards, progress
 from stages.core.errors import StageError
 from stages.core.reuse import Reuse
 
-REQUESTS = 16  # at once that a task should have at least: fewer don't keep a process busy
+REQUESTS = 64  # at once that a task should have at least
 MOST = 256  # tasks, and files open at once
 ROWS = 500  # of a list at once
 LOOK = 1.0  # s between two looks at how far the tasks are
@@ -78,7 +78,7 @@ def fetch_in_shares(source: Urls, urls: Iterable[str], store: Store, resolve: Re
     links: Iterable[Link] = (Link(url, url, source.redirects) for url in _once(urls, listed))
     for number in itertools.count():
         part = _made(folder / str(number))
-        if not (lists := _list(links, part, count)):
+        if not (lists := write_lists(links, part, count)):
             break
         each, more = divmod(source.concurrency, len(lists))
         shares = [Share(path, int(path.stem), count, each + (n < more)) for n, path in enumerate(sorted(lists))]
@@ -141,8 +141,8 @@ def _once(urls: Iterable[str], listed: Reuse) -> Iterator[str]:
         yield from new
 
 
-def _list(links: Iterable[Link], folder: Path, count: int) -> dict[Path, int]:
-    """Write each link to the list of the share that asks its host; how many are on each list."""
+def write_lists(links: Iterable[Link], folder: Path, count: int) -> dict[Path, int]:
+    """Write each link to the list of the share that asks its host, `<share>.links`; how many are on each."""
     lists: Counter[Path] = Counter()
     with ExitStack() as stack:
         files: dict[int, TextIO] = {}
