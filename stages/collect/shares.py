@@ -10,7 +10,6 @@ Files are appended to by one process and locked by none. Who takes over from a l
 """
 
 import ipaddress
-import itertools
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TextIO
@@ -76,32 +76,38 @@ def fetch_in_shares(source: Urls, urls: Iterable[str], store: Store, resolve: Re
     folder = _shares(store)
     listed = Reuse(_made(folder) / "listed.sqlite")
     links: Iterable[Link] = (Link(url, url, source.redirects) for url in _once(urls, listed))
-    for number in itertools.count():
-        part = _made(folder / str(number))
-        if not (lists := write_lists(links, part, count)):
-            break
-        each, more = divmod(source.concurrency, len(lists))
-        shares = [Share(path, int(path.stem), count, each + (n < more)) for n, path in enumerate(sorted(lists))]
-        with _shown(f"{source.name}: links", part, sum(lists.values())):
-            for _ in map_shards(partial(fetch_share, source, store.folder, resolve), shares, f"{source.name}: shares"):
-                pass
-        links = _take(part, store)
+    number = 0
+    while lists := write_lists(links, _made(folder / str(number)), count):
+        links, number = _ask(source, lists, store, resolve, count), number + 1
     shutil.rmtree(folder)
+
+
+def _ask(source: Urls, lists: dict[Path, int], store: Store, resolve: Resolve, count: int) -> Iterator[Link]:
+    """One round: a task for each list; the links that go on in the next one."""
+    each, more = divmod(source.concurrency, len(lists))
+    shares = [Share(path, int(path.stem), count, each + (n < more)) for n, path in enumerate(sorted(lists))]
+    work = partial(fetch_share, source, store.folder, resolve)
+    with _shown(f"{source.name}: links", shares[0].links.parent, sum(lists.values())):
+        journals = list(chain.from_iterable(map_shards(work, shares, f"{source.name}: tasks")))
+    return _take(journals, store)
 
 
 def take_in(store: Store) -> None:
     """Keep what the tasks of a run that was stopped had found."""
     for part in _shares(store).glob("*/"):
-        for _ in _take(part, store):
+        for _ in _take(part.glob("*.answers"), store):
             pass  # a link that went on elsewhere begins again
     shutil.rmtree(_shares(store), ignore_errors=True)
 
 
-def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> None:
-    """Ask for what is listed and wasn't answered in an earlier try; `folder` gets the contents."""
+def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> list[Path]:
+    """Ask for what is listed and wasn't answered in an earlier try; `folder` gets the contents.
+
+    The journals of all tries: on NFS, who lists a folder may not see yet what others made there.
+    """
     if not share.links.is_file():
         raise StageError(str(share.links), f"isn't seen on {socket.gethostname()}", "have the machines share .dvc/tmp")
-    tries = share.links.parent.glob(f"{share.number}.*.answers")
+    tries = list(share.links.parent.glob(f"{share.number}.*.answers"))
     done = {line[0] for path in tries for line in _lines(path)}
     links = (Link(*line) for line in _lines(share.links) if line[0] not in done)
     journal = share.links.with_name(f"{share.number}.{secrets.token_hex(8)}.answers")
@@ -121,6 +127,7 @@ def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> N
         part = source.model_copy(update={"concurrency": share.concurrency})
         with Writer(folder, record) as writer:
             fetch_all(part, links, keep, resolve, share.asks)
+    return [*tries, journal]
 
 
 def _shares(store: Store) -> Path:
@@ -135,7 +142,7 @@ def _made(folder: Path) -> Path:
 def _once(urls: Iterable[str], listed: Reuse) -> Iterator[str]:
     """The URLs that aren't listed yet."""
     each = iter(urls)
-    while some := list(itertools.islice(each, ROWS)):
+    while some := list(islice(each, ROWS)):
         new = listed.missing(some)
         listed.put(dict.fromkeys(new, b""))
         yield from new
@@ -161,11 +168,11 @@ def write_lists(links: Iterable[Link], folder: Path, count: int) -> dict[Path, i
     return lists
 
 
-def _take(part: Path, store: Store) -> Iterator[Link]:
-    """Have the store know what the tasks of a round found; the links that go on elsewhere."""
-    for path in sorted(part.glob("*.answers")):
+def _take(journals: Iterable[Path], store: Store) -> Iterator[Link]:
+    """Have the store know what the tasks found; the links that go on elsewhere."""
+    for path in journals:
         lines = _lines(path)
-        while some := list(itertools.islice(lines, ROWS)):
+        while some := list(islice(lines, ROWS)):
             store.record({url: Kept(**kept) for url, kept, *rest in some if not rest})
             yield from (Link(*line) for line in some if len(line) == 3)
 

@@ -21,6 +21,7 @@ from stages.core.errors import StageError
 
 T = TypeVar("T")
 R = TypeVar("R")
+SCREEN = Console(stderr=True)  # one for all: bars within bars stand below each other
 
 
 def worker_count() -> int:
@@ -99,7 +100,7 @@ def progress(*columns: ProgressColumn) -> Progress:
         Rate(),
         TimeRemainingColumn(),
         *columns,
-        console=Console(stderr=True),
+        console=SCREEN,
         disable=not sys.stderr.isatty(),
         transient=True,
     )

@@ -123,7 +123,7 @@ def test_two_tasks_never_ask_one_host_and_get_what_one_process_gets(
         "private_address": 1,
     }
 
-    def telling(function: "partial[None]", tasks: list[Share], label: str) -> Iterator[None]:
+    def telling(function: "partial[list[Path]]", tasks: list[Share], label: str) -> Iterator[list[Path]]:
         told, *others = function.args
         for task in tasks:
             one = told.model_copy(update={"contact": f"{task.number}@example.org"})
@@ -184,7 +184,7 @@ def test_what_a_stopped_run_had_found_is_kept(webs: list[Server], monkeypatch: p
     """The driver is gone after the first of three tasks, and one process goes on."""
     table(mixed(webs))
 
-    def stopped(function: Callable[[Share], None], tasks: list[Share], label: str) -> Iterator[None]:
+    def stopped(function: Callable[[Share], list[Path]], tasks: list[Share], label: str) -> Iterator[list[Path]]:
         yield from map_shards(function, tasks[:1], label)
         raise KeyboardInterrupt
 
