@@ -6,7 +6,7 @@ then renamed, and is the same whoever writes it.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +21,21 @@ AHEAD = 2  # tasks handed out for each worker: what is finished and not taken ye
 CARRIED = ("DVC_ROOT", "HF_HUB_OFFLINE")  # of the environment, beside all that begins with DARKROOM_
 
 
-def map_on_ray(function: Callable[[T], R], tasks: Sequence[T], address: str, workers: int | None) -> Iterator[R]:
+def map_on_ray(
+    function: Callable[[T], R], tasks: Iterable[T], address: str, workers: int | None, gpu: bool
+) -> Iterator[R]:
     """`function` of each task, in order. address: of a running cluster; auto: the one on this machine.
 
-    workers: tasks at once; None: one a processor of the cluster. An exception in a task is raised here, as it is;
-    StageError if Ray isn't installed, no cluster is there, or a task's machines were lost again and again.
+    workers: tasks at once; None: one a processor of the cluster. gpu: a task has a GPU, if the cluster has any, and
+    there are as many at once. An exception in a task is raised here, as it is; StageError if Ray isn't installed, no
+    cluster is there, or a task's machines were lost again and again.
     """
     ray = _connected(address)
     given = ray.put(function)  # once, whatever it carries
-    run = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_work)
-    most = AHEAD * (workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+    has = ray.cluster_resources()
+    gpus = int(gpu and has.get("GPU", 0))
+    run = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=RETRIES, scheduling_strategy="SPREAD")(_work)
+    most = AHEAD * (workers or gpus or max(1, int(has.get("CPU", 1))))
     waiting: deque[Any] = deque()
     try:
         for task in tasks:

@@ -7,7 +7,7 @@ The unit of data work is a shard: a pure function from one shard to one shard.
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,26 +33,37 @@ def worker_count() -> int:
     return int(wanted)
 
 
-def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> Iterator[R]:
+def map_shards(
+    function: Callable[[T], R], tasks: Iterable[T], label: str, total: int | None = None, *, gpu: bool = False
+) -> Iterator[R]:
     """`function` of each task, in the order of the tasks, worked on by several processes.
 
+    total: how many tasks there are, where they are not a sequence; they are then made as they are handed out.
+    gpu: each wants a GPU to itself, where the cluster has some; not for this machine (`stages.encode.processes`).
     An exception in a worker is raised here, as it is.
     """
+    count = total if total is not None else len(tasks) if isinstance(tasks, Sequence) else None
     with progress() as bar:
-        advance = bar.add_task(label, total=len(tasks))
-        for result in _results(function, tasks):
+        advance = bar.add_task(label, total=count)
+        for result in _results(function, tasks, count, gpu):
             bar.advance(advance)
             yield result
 
 
-def _results(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+def on_cluster() -> bool:
+    """Whether shards go to a cluster. Raises StageError if DARKROOM_ENGINE is no engine."""
     engine = os.environ.get(ENGINE) or "local"
-    if engine == "ray" or engine.startswith("ray://"):
-        told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
-        return map_on_ray(function, tasks, "auto" if engine == "ray" else engine, told)
-    if engine != "local":
+    if engine not in ("local", "ray") and not engine.startswith("ray://"):
         raise StageError(ENGINE, f"is {engine!r}", "set it to local, ray or ray://HOST:PORT")
-    workers = min(worker_count(), len(tasks))
+    return engine != "local"
+
+
+def _results(function: Callable[[T], R], tasks: Iterable[T], count: int | None, gpu: bool) -> Iterator[R]:
+    if on_cluster():
+        told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
+        address = "auto" if os.environ[ENGINE] == "ray" else os.environ[ENGINE]
+        return map_on_ray(function, tasks, address, told, gpu)
+    workers = worker_count() if count is None else min(worker_count(), count)
     if workers < 2:
         return map(function, tasks)
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
