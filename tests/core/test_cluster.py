@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from stages.clean import duplicates
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
 from tests.conftest import make_project, run
@@ -93,6 +95,15 @@ def test_a_machine_that_is_lost_changes_nothing(on_ray: Any) -> None:
     assert next(results) == 0
     on_ray.remove_node(lost, allow_graceful=False)
     assert list(results) == list(range(1, 16))
+
+
+def test_look_alikes_are_searched_by_several_machines(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.unique(np.random.default_rng(0).integers(0, 2**64, 2000, dtype=np.uint64))
+    hashes = np.unique(np.concatenate([hashes, hashes[:300] ^ np.uint64(0b101)]))
+    alone = duplicates.pairs_within(hashes, 4)
+    monkeypatch.setattr(duplicates, "FEW", 0)
+    for one, other in zip(alone, duplicates.pairs_within(hashes, 4), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_engine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
