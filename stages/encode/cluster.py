@@ -11,10 +11,12 @@ import torch
 
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
+from stages.core.exchange import Files
 from stages.core.reuse import Held
 from stages.encode.batches import this_machine
 from stages.encode.boomerang import Boomerang
 from stages.encode.params import EncodeParams
+from stages.encode.processed import Picture
 from stages.encode.processes import Maker, open_maker
 
 # By kind, what the items of a chunk have in common, and how many they are at most. Pictures: their shard, which is read
@@ -34,6 +36,11 @@ class Chunk:
     items: list[Any]
     pictures: dict[str, bytes] = field(default_factory=dict)
     captions: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def shards(self) -> set[Path]:
+        """Files of data/processed that the items are in, where their pictures are read."""
+        return {item.shard for item in self.items if isinstance(item, Picture)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ def encode_on_cluster(kind: str, maker: Maker, base: Path, items: Sequence[Any])
     chunks = chunked(kind, maker.missing(items))
     encode = partial(_encode, kind, maker.params, base, torch.get_num_threads())
     tasks = (with_given(maker, chunk) for chunk in chunks)
-    for encoded in map_shards(encode, tasks, kind, len(chunks), gpu=True):
+    files = Files[Chunk](lambda chunk: chunk.shards, common=[base])
+    for encoded in map_shards(encode, tasks, kind, len(chunks), files=files, gpu=True):
         if encoded.made_of != maker.made_of:
             raise StageError(
                 "encode",

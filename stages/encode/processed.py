@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
+from stages.core.exchange import Files
 from stages.core.pairs import read_rows, shards_below
 
 COLUMNS = [
@@ -37,7 +38,7 @@ def read_processed(processed: Path) -> tuple[pa.Table, list[Picture]]:
     """
     tables: list[pa.Table] = []
     pictures: list[Picture] = []
-    for table, some in map_shards(_read, shards_below(processed), "read"):
+    for table, some in map_shards(_read, shards_below(processed), "read", files=Files(lambda shard: [shard])):
         tables.append(table)
         pictures += some
     if not pictures:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from stages.core import pictures
 from stages.core.engine import map_shards
+from stages.core.exchange import Files
 from stages.core.files import file_digest, replacing, scratch
 from stages.core.pairs import CAPTIONS, RAW, SOURCES, read_rows, shards_below, write_table
 from stages.core.reuse import Reuse
@@ -56,7 +57,9 @@ def main(params: InspectParams, raw: Path, captions: Path, out: Path) -> None:
     measured = 0
     with replacing(out) as folder:
         tasks = (task_of(shard, reuse, written) for shard in shards)
-        for counted, new in map_shards(partial(inspect_shard, params, raw, folder), tasks, "inspect", len(shards)):
+        files = Files[Task](lambda task: [task.shard], lambda task: [folder / task.shard.relative_to(raw)])
+        measure = partial(inspect_shard, params, raw, folder)
+        for counted, new in map_shards(measure, tasks, "inspect", len(shards), files=files):
             codes.update(counted)
             reuse.put(new)
             measured += len(new)
