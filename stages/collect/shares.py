@@ -12,14 +12,14 @@ Files are appended to by one process and locked by none. Who takes over from a l
 import ipaddress
 import json
 import os
+import platform
 import secrets
 import shutil
-import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
@@ -37,7 +37,7 @@ from stages.core.reuse import Reuse
 
 REQUESTS = 64  # at once that a task should have at least
 MOST = 256  # tasks, and files open at once
-ROWS = 500  # of a list at once
+ROWS = 5000  # of a list at once
 LOOK = 1.0  # s between two looks at how far the tasks are
 
 
@@ -106,7 +106,8 @@ def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> l
     The journals of all tries: on NFS, who lists a folder may not see yet what others made there.
     """
     if not share.links.is_file():
-        raise StageError(str(share.links), f"isn't seen on {socket.gethostname()}", "have the machines share .dvc/tmp")
+        do = "let .dvc/tmp, or DARKROOM_SCRATCH, lie on the file system that the machines share"
+        raise StageError(str(share.links), f"isn't seen on {platform.node()}", do)
     tries = list(share.links.parent.glob(f"{share.number}.*.answers"))
     done = {line[0] for path in tries for line in _lines(path)}
     links = (Link(*line) for line in _lines(share.links) if line[0] not in done)
@@ -122,7 +123,7 @@ def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> l
             if isinstance(came, Answer):
                 writer.put(link.url, came)
             else:
-                file.write(f"{json.dumps(astuple(came))}\n")
+                file.write(_line(came))
 
         part = source.model_copy(update={"concurrency": share.concurrency})
         with Writer(folder, record) as writer:
@@ -150,22 +151,28 @@ def _once(urls: Iterable[str], listed: Reuse) -> Iterator[str]:
 
 def write_lists(links: Iterable[Link], folder: Path, count: int) -> dict[Path, int]:
     """Write each link to the list of the share that asks its host, `<share>.links`; how many are on each."""
-    lists: Counter[Path] = Counter()
+    sizes = Counter[int]()
     with ExitStack() as stack:
         files: dict[int, TextIO] = {}
         for link in links:
-            try:
-                number = share_of(web_url(link.at).host, count)
-            except Refused:
-                number = 0  # says why, and asks nobody
+            number = _share_of_origin("/".join(link.at.split("/", 3)[:3]), count)
             if number not in files:
                 files[number] = stack.enter_context((folder / f"{number}.links").open("w", encoding="ascii"))
-            files[number].write(f"{json.dumps(astuple(link))}\n")
-            lists[folder / f"{number}.links"] += 1
+            files[number].write(_line(link))
+            sizes[number] += 1
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    return lists
+    return {folder / f"{number}.links": size for number, size in sizes.items()}
+
+
+@lru_cache(2**16)
+def _share_of_origin(origin: str, count: int) -> int:
+    """origin: a URL up to its path. What is none is in the first share, which says why and asks nobody."""
+    try:
+        return share_of(web_url(origin).host, count)
+    except Refused:
+        return 0
 
 
 def _take(journals: Iterable[Path], store: Store) -> Iterator[Link]:
@@ -175,6 +182,10 @@ def _take(journals: Iterable[Path], store: Store) -> Iterator[Link]:
         while some := list(islice(lines, ROWS)):
             store.record({url: Kept(**kept) for url, kept, *rest in some if not rest})
             yield from (Link(*line) for line in some if len(line) == 3)
+
+
+def _line(link: Link) -> str:
+    return f"{json.dumps([link.url, link.at, link.redirects])}\n"
 
 
 def _lines(path: Path) -> Iterator[list[Any]]:

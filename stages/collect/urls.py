@@ -5,6 +5,7 @@ holds the requests under way and no more, and a second run asks only for what is
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from stages.collect.shares import fetch_in_shares, shares_worth, take_in
 from stages.collect.store import Kept, Store
 from stages.collect.tables import Row, read_tables
 from stages.core.engine import cluster_workers, progress
+from stages.core.exchange import EXCHANGE
 from stages.core.files import scratch
 from stages.core.pairs import Failure
 
@@ -33,7 +35,9 @@ def read_urls(source: Urls, sources: Path, resolve: Resolve = resolve) -> Iterat
     with Store(scratch("urls", _policy(source))) as store:
         take_in(store)
         missing = _missing(source, sources, store)
-        if (count := shares_worth(cluster_workers(), source.concurrency)) > 1:
+        # Over an exchange each picture would go up and come down again: no less work than to ask for it here.
+        workers = 0 if os.environ.get(EXCHANGE) else cluster_workers()
+        if (count := shares_worth(workers, source.concurrency)) > 1:
             fetch_in_shares(source, chain.from_iterable(missing), store, resolve, count)
         else:
             _fetch(source, missing, store, resolve)

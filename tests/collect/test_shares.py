@@ -219,7 +219,7 @@ def test_who_takes_over_asks_only_for_what_is_left(webs: list[Server]) -> None:
 
 
 def test_a_machine_that_does_not_see_the_lists(in_folder: Path) -> None:
-    with pytest.raises(StageError, match=r"^0\.links: isn't seen on .+; have the machines share \.dvc/tmp$"):
+    with pytest.raises(StageError, match=r"^0\.links: isn't seen on .+; let \.dvc/tmp, or DARKROOM_SCRATCH, lie"):
         fetch_share(source(), in_folder, resolve, Share(Path("0.links"), 0, 2, 64))
 
 
