@@ -77,9 +77,14 @@ def fetch_in_shares(source: Urls, urls: Iterable[str], store: Store, resolve: Re
     listed = Reuse(_made(folder) / "listed.sqlite")
     links: Iterable[Link] = (Link(url, url, source.redirects) for url in _once(urls, listed))
     number = 0
-    while lists := write_lists(links, _made(folder / str(number)), count):
+    while lists := _listed(source.name, links, _made(folder / str(number)), count):
         links, number = _ask(source, lists, store, resolve, count), number + 1
     shutil.rmtree(folder)
+
+
+def _listed(name: str, links: Iterable[Link], folder: Path, count: int) -> dict[Path, int]:
+    with progress() as bar:
+        return write_lists(bar.track(links, description=f"{name}: lists"), folder, count)
 
 
 def _ask(source: Urls, lists: dict[Path, int], store: Store, resolve: Resolve, count: int) -> Iterator[Link]:

@@ -223,25 +223,32 @@ def test_a_machine_that_does_not_see_the_lists(in_folder: Path) -> None:
         fetch_share(source(), in_folder, resolve, Share(Path("0.links"), 0, 2, 64))
 
 
+class Watched(Progress):
+    """Remembers how far it was."""
+
+    def __init__(self) -> None:
+        super().__init__(disable=True)
+        self.seen: set[float] = set()
+
+    def update(self, task_id: Any, **fields: Any) -> None:
+        self.seen.add(fields.get("completed", 0))
+        super().update(task_id, **fields)
+
+
 def test_the_driver_shows_how_far_the_tasks_are(webs: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     links = [web.url(f"slow-picture/{number}") for number in range(4) for web in webs]
     table(links)
-    bars: list[Progress] = []
-    counts: set[float] = set()
+    bars: list[Watched] = []
 
-    class Watched(Progress):
-        def update(self, task_id: Any, **fields: Any) -> None:
-            counts.add(fields["completed"])
-            super().update(task_id, **fields)
-
-    def progress() -> Progress:
-        bars.append(Watched(disable=True))
+    def progress() -> Watched:
+        bars.append(Watched())
         return bars[-1]
 
     monkeypatch.setattr(shares, "progress", progress)
     monkeypatch.setattr(shares, "LOOK", 0.005)
     in_shares(2, monkeypatch)
     list(read_urls(source(per_host=1), Path()))
-    assert [bar.tasks[0].total for bar in bars] == [len(links)]
-    assert len(counts) > 2
-    assert max(counts) <= len(links)
+    assert [bar.tasks[0].description for bar in bars] == ["links: lists", "links: links", "links: lists"]
+    assert bars[1].tasks[0].total == len(links)
+    assert len(bars[1].seen) > 2
+    assert max(bars[1].seen) <= len(links)
