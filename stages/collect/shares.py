@@ -1,6 +1,6 @@
 """Links fetched by many machines at once: each host is asked by one task, and only the driver touches the store.
 
-On the file system that the machines share, in `shares` beside the store, a folder a round:
+On the file system that the machines share, in `shares` beside the contents, a folder a round:
 
 <share>.links          what a task is to ask, a JSON line each: [url, at, redirects]
 <share>.<run>.answers  what a try at it found: [url, answer], or [url, at, redirects] where a redirect led to a host
@@ -73,16 +73,15 @@ def fetch_in_shares(source: Urls, urls: Iterable[str], store: Store, resolve: Re
 
     Raises StageError if a machine doesn't see the lists.
     """
-    folder = _shares(store)
-    listed = Reuse(_made(folder) / "listed.sqlite")
-    links: Iterable[Link] = (Link(url, url, source.redirects) for url in _once(urls, listed))
+    links: Iterable[Link] = (Link(url, url, source.redirects) for url in _once(urls, store))
     number = 0
-    while lists := _listed(source.name, links, _made(folder / str(number)), count):
+    while lists := _listed(source.name, links, _shares(store) / str(number), count):
         links, number = _ask(source, lists, store, resolve, count), number + 1
-    shutil.rmtree(folder)
+    _clear(store)
 
 
 def _listed(name: str, links: Iterable[Link], folder: Path, count: int) -> dict[Path, int]:
+    folder.mkdir(parents=True, exist_ok=True)
     with progress() as bar:
         return write_lists(bar.track(links, description=f"{name}: lists"), folder, count)
 
@@ -91,7 +90,7 @@ def _ask(source: Urls, lists: dict[Path, int], store: Store, resolve: Resolve, c
     """One round: a task for each list; the links that go on in the next one."""
     each, more = divmod(source.concurrency, len(lists))
     shares = [Share(path, int(path.stem), count, each + (n < more)) for n, path in enumerate(sorted(lists))]
-    work = partial(fetch_share, source, store.folder, resolve)
+    work = partial(fetch_share, source, store.shared, resolve)
     with _shown(f"{source.name}: links", shares[0].links.parent, sum(lists.values())):
         journals = list(chain.from_iterable(map_shards(work, shares, f"{source.name}: tasks")))
     return _take(journals, store)
@@ -102,7 +101,7 @@ def take_in(store: Store) -> None:
     for part in _shares(store).glob("*/"):
         for _ in _take(part.glob("*.answers"), store):
             pass  # a link that went on elsewhere begins again
-    shutil.rmtree(_shares(store), ignore_errors=True)
+    _clear(store)
 
 
 def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> list[Path]:
@@ -111,7 +110,7 @@ def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> l
     The journals of all tries: on NFS, who lists a folder may not see yet what others made there.
     """
     if not share.links.is_file():
-        do = "let .dvc/tmp, or DARKROOM_SCRATCH, lie on the file system that the machines share"
+        do = "let .dvc/tmp lie on the file system that the machines share"
         raise StageError(str(share.links), f"isn't seen on {platform.node()}", do)
     tries = list(share.links.parent.glob(f"{share.number}.*.answers"))
     done = {line[0] for path in tries for line in _lines(path)}
@@ -137,17 +136,19 @@ def fetch_share(source: Urls, folder: Path, resolve: Resolve, share: Share) -> l
 
 
 def _shares(store: Store) -> Path:
-    return store.folder / "shares"
+    return store.shared / "shares"
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _clear(store: Store) -> None:
+    for folder in (_shares(store), store.folder / "listed"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _once(urls: Iterable[str], listed: Reuse) -> Iterator[str]:
-    """The URLs that aren't listed yet."""
-    each = iter(urls)
+def _once(urls: Iterable[str], store: Store) -> Iterator[str]:
+    """Each of the URLs once; on disk, as they may be many."""
+    folder = store.folder / "listed"
+    folder.mkdir(exist_ok=True)
+    listed, each = Reuse(folder / "urls.sqlite"), iter(urls)
     while some := list(islice(each, ROWS)):
         new = listed.missing(some)
         listed.put(dict.fromkeys(new, b""))

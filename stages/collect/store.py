@@ -83,10 +83,13 @@ class Writer:
 
 
 class Store:
-    """Answers that were kept in `folder`, by URL, for one process. A context manager."""
+    """Answers by URL, for one process. A context manager.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: has the index, and contents that this process fetched. shared: those that tasks of a cluster fetched.
+    """
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        self.folder, self.shared = folder, shared
         self._index = Reuse(folder / "answers.sqlite")
         self._writer = Writer(folder, self.record)
         self._open: dict[str, BinaryIO] = {}
@@ -108,7 +111,7 @@ class Store:
         for url in wanted:
             kept = known.get(url)
             if kept and kept.run not in sizes:
-                path = contents_of(self.folder, kept.run)
+                path = self._contents(kept.run)
                 sizes[kept.run] = path.stat().st_size if path.exists() else 0
             earlier = kept is not None and kept.run != self._writer.run
             if kept is None or (kept.passing and earlier) or kept.start + kept.size > sizes[kept.run]:
@@ -129,7 +132,7 @@ class Store:
         self._writer.flush()
 
     def record(self, answers: dict[str, Kept]) -> None:
-        """Have the index name answers whose contents lie in the folder already."""
+        """Have the index name answers whose contents lie there already."""
         self._index.put({url: json.dumps(vars(kept)).encode() for url, kept in answers.items()})
 
     def content(self, kept: Kept) -> bytes:
@@ -137,9 +140,13 @@ class Store:
         if kept.run not in self._open:
             if len(self._open) >= MOST_OPEN:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[kept.run] = contents_of(self.folder, kept.run).open("rb")
+            self._open[kept.run] = self._contents(kept.run).open("rb")
         self._open[kept.run].seek(kept.start)
         return self._open[kept.run].read(kept.size)
+
+    def _contents(self, run: str) -> Path:
+        here = contents_of(self.folder, run)
+        return here if here.exists() else contents_of(self.shared, run)
 
 
 def contents_of(folder: Path, run: str) -> Path:

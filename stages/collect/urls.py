@@ -20,7 +20,7 @@ from stages.collect.store import Kept, Store
 from stages.collect.tables import Row, read_tables
 from stages.core.engine import cluster_workers, progress
 from stages.core.exchange import EXCHANGE
-from stages.core.files import scratch
+from stages.core.files import scratch, shared_scratch
 from stages.core.pairs import Failure
 
 ROWS = 500  # of a table at once
@@ -32,7 +32,8 @@ def read_urls(source: Urls, sources: Path, resolve: Resolve = resolve) -> Iterat
 
     Raises StageError if there are no tables, one lacks the columns, or this is no DVC project.
     """
-    with Store(scratch("urls", _policy(source))) as store:
+    place = ("urls", _policy(source))
+    with Store(scratch(*place), shared_scratch(*place)) as store:
         take_in(store)
         missing = _missing(source, sources, store)
         # Over an exchange each picture would go up and come down again: no less work than to ask for it here.

@@ -180,6 +180,19 @@ def test_another_number_of_tasks_finds_what_there_is(webs: list[Server], monkeyp
     assert not list(Path(".dvc").rglob("shares"))
 
 
+def test_machines_see_no_scratch_of_the_driver(webs: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tasks read and write lies in the project, the index on the driver's own disk; a later run finds both."""
+    table(web.url(f"picture/{number}") for number in range(3) for web in webs)
+    monkeypatch.setenv("DARKROOM_SCRATCH", "disk")
+    in_shares(2, monkeypatch)
+    found = list(read_urls(source(), Path()))
+    assert {path.suffix for path in Path(".dvc").rglob("*.*") if path.is_file()} == {".contents"}
+    assert {path.suffix for path in Path("disk").rglob("*.*") if path.is_file()} == {".sqlite"}
+    in_shares(1, monkeypatch)
+    assert list(read_urls(source(), Path())) == found
+    assert {web.asked["/picture/1"] for web in webs} == {1}
+
+
 def test_what_a_stopped_run_had_found_is_kept(webs: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver is gone after the first of three tasks, and one process goes on."""
     table(mixed(webs))
@@ -219,7 +232,7 @@ def test_who_takes_over_asks_only_for_what_is_left(webs: list[Server]) -> None:
 
 
 def test_a_machine_that_does_not_see_the_lists(in_folder: Path) -> None:
-    with pytest.raises(StageError, match=r"^0\.links: isn't seen on .+; let \.dvc/tmp, or DARKROOM_SCRATCH, lie"):
+    with pytest.raises(StageError, match=r"^0\.links: isn't seen on .+; let \.dvc/tmp lie on the file system"):
         fetch_share(source(), in_folder, resolve, Share(Path("0.links"), 0, 2, 64))
 
 

@@ -87,5 +87,5 @@ def test_an_error_is_one_line(on_ray: Any, webs: list[Server], monkeypatch: pyte
 
     table([web.url("picture/1") for web in webs])
     monkeypatch.setattr(shares, "write_lists", unseen)
-    with pytest.raises(StageError, match=r"\.links: isn't seen on .+; let \.dvc/tmp, or DARKROOM_SCRATCH, lie"):
+    with pytest.raises(StageError, match=r"\.links: isn't seen on .+; let \.dvc/tmp lie on the file system"):
         bytes_of("many", monkeypatch, "ray", 2)
