@@ -193,6 +193,17 @@ def test_machines_see_no_scratch_of_the_driver(webs: list[Server], monkeypatch: 
     assert {web.asked["/picture/1"] for web in webs} == {1}
 
 
+@pytest.mark.parametrize(("exchange", "processes"), [("", 2), ("s3://bucket", 1)])
+def test_machines_that_share_no_file_are_not_asked(
+    webs: list[Server], monkeypatch: pytest.MonkeyPatch, exchange: str, processes: int
+) -> None:
+    table(web.url("picture/1") for web in webs)
+    monkeypatch.setenv("DARKROOM_EXCHANGE", exchange)
+    in_shares(2, monkeypatch)
+    assert told(list(read_urls(source(), Path()))) == ["ok"] * len(webs)
+    assert len(list(Path(".dvc").rglob("*.contents"))) == processes
+
+
 def test_what_a_stopped_run_had_found_is_kept(webs: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver is gone after the first of three tasks, and one process goes on."""
     table(mixed(webs))
