@@ -49,6 +49,16 @@ COMMANDS = {
     "train": f"--compute {ROOT}/compute/one.yaml --latents latents --processed processed --base base --out trained "
     "--live live",
 }
+# The kernel's own peak of this process alone: what wait4 says begins with that of the process it was forked from.
+PEAK = """
+import atexit, runpy, sys
+from pathlib import Path
+atexit.register(lambda: print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__") if sys.argv[0].endswith(".py") else runpy.run_module(
+    sys.argv[0], run_name="__main__", alter_sys=True
+)
+"""
 SEARCH = f"""
 import sys, time, numpy as np
 from stages.clean.duplicates import pairs_within
@@ -67,25 +77,21 @@ class Cost:
     said: str
 
 
-def cost_of(command: list[str], folder: Path, **environment: str) -> Cost:
-    """Run it to its end in a folder."""
+def cost_of(program: list[str], folder: Path, **environment: str) -> Cost:
+    """Run a module or a script to its end in a folder."""
     began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        child = subprocess.Popen(
-            command, cwd=folder, stdout=said, env=os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": "."} | environment
-        )
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        assert child.returncode == 0, command
-        said.seek(0)
-        return Cost(time.perf_counter() - began, used.ru_maxrss * 1024 / 1e9, said.read())
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": "."} | environment
+    command = [sys.executable, "-c", PEAK, *program]
+    ran = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, (*said, peak) = time.perf_counter() - began, ran.stdout.splitlines()
+    return Cost(seconds, int(peak) * 1024 / 1e9, said[-1] if said else "")
 
 
 def stage(name: str, folder: Path, **environment: str) -> Cost:
     """A stage that knows nothing from earlier runs."""
     if name != "encode":
         shutil.rmtree(folder / ".dvc" / "tmp", ignore_errors=True)
-    return cost_of([sys.executable, "-m", f"stages.{name}.run", *COMMANDS[name].split()], folder, **environment)
+    return cost_of([f"stages.{name}.run", *COMMANDS[name].split()], folder, **environment)
 
 
 @contextmanager
@@ -170,11 +176,11 @@ def duplicates(runs: int) -> None:
     """By one process, then by two; how the seconds grow."""
     took: dict[tuple[int, str], float] = {}
     with project() as folder:
+        (folder / "search.py").write_text(SEARCH)
         for count in (100_000, 1_000_000, 10_000_000):
             np.save(folder / "hashes.npy", planted(count))
             for number in ("1", "2"):
-                command = [sys.executable, "-c", SEARCH, "hashes.npy"]
-                costs = [cost_of(command, folder, DARKROOM_WORKERS=number) for _ in range(runs)]
+                costs = [cost_of(["search.py", "hashes.npy"], folder, DARKROOM_WORKERS=number) for _ in range(runs)]
                 took[count, number] = median(float(cost.said.split()[1]) for cost in costs)
                 memory = max(cost.memory for cost in costs)
                 print(
