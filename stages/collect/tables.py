@@ -73,6 +73,8 @@ def _values(path: Path) -> Iterator[dict[str, Any] | None]:
 def _object(line: str) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
+        if "\\u" in line:
+            json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None

@@ -467,7 +467,8 @@ def test_tables_that_are_broken_or_lack_columns(web: Server) -> None:
     folder.mkdir()
     with pytest.raises(StageError, match=r"has no tables \(.csv, .tsv, .jsonl, .parquet\)"):
         urls().verify(Path())
-    (folder / "a.jsonl").write_text(f'{{"url": "{web.url("picture/1")}", "words": ["a", "b"]}}\nno JSON\n[1]\n')
+    lines = [f'{{"url": "{web.url("picture/1")}", "words": ["a", "b"]}}', "no JSON", "[1]", '{"url": "\\ud83d"}']
+    (folder / "a.jsonl").write_text("".join(f"{line}\n" for line in lines))
     (folder / "b.parquet").write_bytes(b"PAR1 and no more")
     (folder / "c.csv").write_text(f"url,words\n{web.url('missing')}\n{web.url('picture/2')},w,more,fields\n")
     (folder / "d.csv").symlink_to("/etc/passwd")
@@ -477,6 +478,7 @@ def test_tables_that_are_broken_or_lack_columns(web: Server) -> None:
     assert failures == {
         "a.jsonl:1": "bad_row",
         "a.jsonl:2": "bad_row",
+        "a.jsonl:3": "bad_row",
         "b.parquet": "unreadable_table",
         "c.csv:0": "http_404",
         "d.csv": "outside_folder",
