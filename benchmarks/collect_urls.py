@@ -1,8 +1,10 @@
 """Seconds to fetch 2,000 pictures and 100 bad links from a server on this machine: ours and img2dataset.
 
     make peers && python -m benchmarks.collect_urls
+    python -m benchmarks.collect_urls ours 128 6000
 
-The server is one process and 8 hosts (ports). Both ask 32 links at once, ours 4 of a host as is its default, once
+The second line is ours alone, by links at once and pictures; where DARKROOM_ENGINE says.
+The server is one process and 8 hosts (addresses). Both ask 32 links at once, ours 4 of a host as is its default, once
 each, in one process, and keep the bytes as they came. Ours counts the whole stage
 after its imports: robots.txt, the store, shards and failures. img2dataset counts what it calls a shard's duration,
 after imports, start of its process and reading of the table; its decoding and EXIF are switched off. Prints a JSON
@@ -27,7 +29,10 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".peers" / "img2dataset" / "bin" / "python"
-PICTURES, HOSTS, RUNS, CONCURRENCY, TIMEOUT = 2_000, 8, 5, 32, 10
+HOSTS, RUNS, TIMEOUT = 8, 5, 10
+ALONE = sys.argv[1:2] == ["ours"]
+CONCURRENCY, PICTURES = map(int, sys.argv[2:4]) if ALONE else (32, 2_000)
+ADDRESSES = [f"127.0.0.{number}" for number in range(1, HOSTS + 1)]
 BAD = {"missing": 40, "broken": 20, "html": 20, "cut": 15, "closed": 5}  # kinds of bad links, and how many
 
 OURS = """
@@ -37,8 +42,8 @@ from stages.collect.params import CollectParams
 from stages.collect.run import main
 concurrency, timeout = map(int, sys.argv[1:])
 source = {"kind": "urls", "name": "links", "path": "links.csv", "contact": "bench@localhost.localdomain",
-          "concurrency": concurrency, "per_host": 4, "timeout": float(timeout), "retries": 0,
-          "allow_hosts": ["127.0.0.1"]}
+          "concurrency": concurrency, "per_host": concurrency // 8, "timeout": float(timeout), "retries": 0,
+          "allow_hosts": [f"127.0.0.{number}" for number in range(1, 9)]}
 params = CollectParams.model_validate({"sources": [source]})
 began = time.perf_counter()
 main(params, Path(), Path("raw"), Path("metrics.json"))
@@ -97,7 +102,7 @@ class Answers(asyncio.Protocol):
 async def serve() -> None:
     """Print the ports, then answer until killed."""
     loop = asyncio.get_running_loop()
-    servers = [await loop.create_server(Answers, "127.0.0.1", 0, backlog=1024) for _ in range(HOSTS)]
+    servers = [await loop.create_server(Answers, address, 0, backlog=1024) for address in ADDRESSES]
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
@@ -110,8 +115,11 @@ def links(ports: list[int]) -> pd.DataFrame:
     paths = [f"picture/{number}" for number in range(PICTURES)]
     paths += [f"{kind}/{number}" for kind, count in BAD.items() for number in range(count)]
     rows = [
-        {"URL": f"http://127.0.0.1:{closed if path.startswith('closed') else port}/{path}", "TEXT": f"picture, {path}"}
-        for path, port in zip(paths, itertools.cycle(ports), strict=False)
+        {
+            "URL": f"http://{address}:{closed if path.startswith('closed') else port}/{path}",
+            "TEXT": f"picture, {path}",
+        }
+        for path, (address, port) in zip(paths, itertools.cycle(zip(ADDRESSES, ports, strict=True)), strict=False)
     ]
     return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
@@ -156,15 +164,16 @@ def theirs(table: pd.DataFrame, folder: Path) -> tuple[float, dict[str, int]]:
 
 def main() -> None:
     """One run of each in turn; the median counts."""
-    if not PEER.exists():
+    sides = {"ours": ours} if ALONE else {"ours": ours, "img2dataset": theirs}
+    if not ALONE and not PEER.exists():
         raise SystemExit(f"{PEER}: is missing; run `make peers`")
     server = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout
         table = links([int(port) for port in server.stdout.readline().split()])
-        seconds: dict[str, list[float]] = {"ours": [], "img2dataset": []}
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(RUNS):
-            for name, fetch in (("ours", ours), ("img2dataset", theirs)):
+            for name, fetch in sides.items():
                 with tempfile.TemporaryDirectory() as folder:
                     took, became = fetch(table, Path(folder))
                 seconds[name].append(took)
@@ -172,8 +181,10 @@ def main() -> None:
     finally:
         server.kill()
         server.wait()
-    mine, peer = (float(np.median(each)) for each in seconds.values())
-    line = {"name": "collect urls", "ours": round(mine, 2), "peer": round(peer, 2), "ratio": round(peer / mine, 3)}
+    medians = [float(np.median(each)) for each in seconds.values()]
+    line: dict[str, str | float] = {"name": "collect urls", "ours": round(medians[0], 2)}
+    if not ALONE:
+        line |= {"peer": round(medians[1], 2), "ratio": round(medians[1] / medians[0], 3)}
     print(json.dumps({**line, "unit": "s"}))
 
 

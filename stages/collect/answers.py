@@ -44,6 +44,15 @@ class Answer:
         return self.code in PASSING or Refused(self.code).again
 
 
+@dataclass(frozen=True)
+class Link:
+    """url: as a table has it. at: where to ask; redirects: that may be followed from there."""
+
+    url: str
+    at: str
+    redirects: int
+
+
 def web_url(text: str) -> httpx2.URL:
     """The URL without its fragment. Raises Refused `empty_url`, `bad_url` (credentials too), `bad_scheme`."""
     if not text:

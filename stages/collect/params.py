@@ -144,7 +144,7 @@ class Urls(Local):
     caption_column: str | None = Field(
         "", description="empty: text, caption, prompt or txt, in any case; null: there is none"
     )
-    concurrency: int = Field(32, ge=1, le=1024, description="requests at once")
+    concurrency: int = Field(32, ge=1, le=1024, description="requests at once, of all machines together")
     per_host: int = Field(4, ge=1, le=64, description="requests at once to one host (scheme, name and port)")
     requests_per_second: float | None = Field(
         None, gt=0, le=1000, description="to one host; null: as many as it answers, or its robots.txt's Crawl-delay"

@@ -4,25 +4,25 @@ What is fetched goes to a store outside the outputs, so the order in which serve
 holds the requests under way and no more, and a second run asks only for what is missing or may have come back.
 """
 
-import asyncio
-import gc
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from stages.collect.addresses import Resolve, resolve
-from stages.collect.fetch import Fetcher
+from stages.collect.answers import Answer, Link
+from stages.collect.fetch import fetch_all
 from stages.collect.found import Found
 from stages.collect.params import Urls
+from stages.collect.shares import fetch_in_shares, shares_worth, take_in
 from stages.collect.store import Kept, Store
 from stages.collect.tables import Row, read_tables
-from stages.core.engine import progress
-from stages.core.files import scratch
+from stages.core.engine import cluster_workers, progress
+from stages.core.exchange import EXCHANGE
+from stages.core.files import scratch, shared_scratch
 from stages.core.pairs import Failure
 
-AHEAD = 8  # links under way for each of `concurrency`: those of a slow host don't keep the others waiting
 ROWS = 500  # of a table at once
 POLICY = {"most_bytes", "redirects", "obey_robots", "noai", "allow_hosts"}  # params that can change an answer
 
@@ -32,25 +32,21 @@ def read_urls(source: Urls, sources: Path, resolve: Resolve = resolve) -> Iterat
 
     Raises StageError if there are no tables, one lacks the columns, or this is no DVC project.
     """
-    with Store(scratch("urls", _policy(source))) as store:
-        with _few_collections():
-            asyncio.run(_fetch(source, sources, store, resolve))
-        store.flush()
+    place = ("urls", _policy(source))
+    with Store(scratch(*place), shared_scratch(*place)) as store:
+        take_in(store)
+        missing = _missing(source, sources, store)
+        # Over an exchange each picture would go up and come down again: no less work than to ask for it here.
+        workers = 0 if os.environ.get(EXCHANGE) else cluster_workers()
+        if (count := shares_worth(workers, source.concurrency)) > 1:
+            fetch_in_shares(source, chain.from_iterable(missing), store, resolve, count)
+        else:
+            _fetch(source, missing, store, resolve)
+            store.flush()
         for rows in _some(read_tables(source, sources)):
             known = store.get(row.url for row in rows)
             for row in rows:
                 yield _found(source, row, known, store)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Look for cycles a thirtieth as often: requests make many objects and few cycles. It saves a sixth of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(20_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _policy(source: Urls) -> str:
@@ -64,33 +60,33 @@ def _some(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield some
 
 
-async def _fetch(source: Urls, sources: Path, store: Store, resolve: Resolve) -> None:
-    """Ask for every link that is missing in the store."""
+def _missing(source: Urls, sources: Path, store: Store) -> Iterator[list[str]]:
+    """URLs that the store has no answer for, those of some rows at a time, each once in them."""
+    for rows in _some(read_tables(source, sources)):
+        yield list(store.missing(row.url for row in rows if not row.code))
+
+
+def _fetch(source: Urls, missing: Iterable[list[str]], store: Store, resolve: Resolve) -> None:
+    """Ask for them, here."""
     under_way: set[str] = set()
 
-    def missing() -> Iterator[str | None]:
-        for rows in _some(read_tables(source, sources)):
-            for url in store.missing(row.url for row in rows if not row.code):
-                if url not in under_way:
-                    yield url
-            yield None
+    def links() -> Iterator[Link | None]:
+        for urls in missing:
+            for url in [url for url in urls if url not in under_way]:  # now: what is under way may be answered soon
+                under_way.add(url)
+                yield Link(url, url, source.redirects)
+            yield None  # let the others go on while known links are passed over
 
-    links = missing()
     with progress() as bar:
         shown = bar.add_task(f"{source.name}: links", total=None)
-        async with Fetcher(source, resolve) as fetcher:
 
-            async def work() -> None:
-                for url in links:
-                    if url is None:  # let the others go on while known links are passed over
-                        await asyncio.sleep(0)
-                        continue
-                    under_way.add(url)
-                    store.put(url, await fetcher.fetch(url))
-                    under_way.remove(url)
-                    bar.advance(shown)
+        def keep(link: Link, came: Answer | Link) -> None:
+            if isinstance(came, Answer):  # it is: every host is asked here
+                store.put(link.url, came)
+            under_way.remove(link.url)
+            bar.advance(shown)
 
-            await asyncio.gather(*(work() for _ in range(AHEAD * source.concurrency)))
+        fetch_all(source, links(), keep, resolve)
 
 
 def _found(source: Urls, row: Row, known: dict[str, Kept], store: Store) -> Found | Failure:

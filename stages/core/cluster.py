@@ -5,6 +5,7 @@ A task whose machine is lost is run again elsewhere. It may do so because a shar
 then renamed, and is the same whoever writes it.
 """
 
+import math
 import os
 import tempfile
 from collections import deque
@@ -77,6 +78,15 @@ def map_on_ray(
     finally:
         for left in waiting:
             ray.cancel(left, force=True)
+
+
+def tasks_at_once(cluster: Cluster) -> int:
+    """How many tasks without a GPU the cluster works on at once."""
+    if cluster.workers:
+        return cluster.workers
+    has = _connected(cluster.address).cluster_resources()
+    fit = has.get("memory", 0) // cluster.memory if cluster.memory else math.inf
+    return max(1, int(min(has.get("CPU", 1), fit)))
 
 
 def _connected(address: str) -> Any:

@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from stages.core.cluster import ENGINE, Cluster, map_on_ray
+from stages.core.cluster import ENGINE, Cluster, map_on_ray, tasks_at_once
 from stages.core.errors import StageError
 from stages.core.exchange import Files
 
 T = TypeVar("T")
 R = TypeVar("R")
+SCREEN = Console(stderr=True)  # one for all: bars within bars stand below each other
 
 
 def worker_count() -> int:
@@ -80,16 +81,24 @@ def on_cluster() -> bool:
     return engine != "local"
 
 
+def cluster_workers() -> int:
+    """Tasks that a cluster works on at once; 0 if there is none."""
+    return tasks_at_once(_cluster()) if on_cluster() else 0
+
+
+def _cluster(gpu: bool = False) -> Cluster:
+    """The one that DARKROOM_ENGINE names."""
+    told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
+    return Cluster("auto" if os.environ[ENGINE] == "ray" else os.environ[ENGINE], told, task_memory(), gpu)
+
+
 def _results(
     function: Callable[[T], R], tasks: Iterable[T], count: int | None, files: Files[T] | None, gpu: bool
 ) -> Iterator[R]:
-    memory = task_memory()
     if on_cluster():
-        told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
-        address = "auto" if os.environ[ENGINE] == "ray" else os.environ[ENGINE]
-        return map_on_ray(function, tasks, Cluster(address, told, memory, gpu), files)
+        return map_on_ray(function, tasks, _cluster(gpu), files)
     workers = worker_count() if count is None else min(worker_count(), count)
-    if memory:
+    if memory := task_memory():
         workers = min(workers, max(1, psutil.virtual_memory().total // memory))
     if workers < 2:
         return map(function, tasks)
@@ -122,7 +131,7 @@ def progress(*columns: ProgressColumn) -> Progress:
         Rate(),
         TimeRemainingColumn(),
         *columns,
-        console=Console(stderr=True),
+        console=SCREEN,
         disable=not sys.stderr.isatty(),
         transient=True,
     )

@@ -83,6 +83,12 @@ def scratch(*parts: str) -> Path:
         folder = Path(elsewhere, f"{root.resolve().name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}", *parts)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+    return shared_scratch(*parts)
+
+
+def shared_scratch(*parts: str) -> Path:
+    """Such a folder in the project itself, whatever DARKROOM_SCRATCH says: the machines of a cluster see it."""
+    root = Path(os.environ.get("DVC_ROOT", "."))
     if not (root / ".dvc").is_dir():
         raise StageError(str(root.resolve()), "is no DVC project", "run in the project's root")
     folder = root.joinpath(".dvc", "tmp", "darkroom", *parts)

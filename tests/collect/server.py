@@ -101,9 +101,12 @@ class SecureServer:
 
 
 class Server:
-    """A context manager. asked: how often each path was. busiest: requests at once, at most. hosts: Host headers."""
+    """A context manager. asked: how often each path was. busiest: requests at once, at most. hosts: Host headers.
 
-    def __init__(self) -> None:
+    address: of this machine's own, 127.0.0.0/8: each is a host by itself.
+    """
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.asked, self.hosts, self.agents = Counter[str](), set[str](), set[str]()
         self.robots = (404, "")
         self.delay = 0.0  # s before every picture
@@ -119,7 +122,8 @@ class Server:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Clients hang up on it: that is what it is for."""
 
-        self._server = Quiet(("127.0.0.1", 0), Handler)
+        self._server = Quiet((address, 0), Handler)
+        self.address = address
         self.port = self._server.server_address[1]
 
     def __enter__(self) -> "Server":
@@ -132,8 +136,8 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
 
-    def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}/{path}"
+    def url(self, path: str, host: str = "") -> str:
+        return f"http://{host or self.address}:{self.port}/{path}"
 
     @property
     def pictures_asked(self) -> int:

@@ -380,6 +380,16 @@ def test_a_link_that_stands_twice_is_asked_once(web: Server, concurrency: int) -
     assert set(web.asked.values()) == {1}
 
 
+def test_a_link_that_is_answered_while_later_rows_are_looked_at_is_asked_once(web: Server) -> None:
+    """It is under way when the rows of its second place are looked up, and answered when their turn comes."""
+    first = [web.url("slow-picture/1"), *(f"file:///{number}" for number in range(499))]  # what is read at once
+    web.delay = 0.02
+    table([*first, *(web.url(f"picture/{number}") for number in range(2, 62)), first[0]])
+    pairs, _ = read(urls(concurrency=2, per_host=2), Path())
+    assert len(pairs) == 62
+    assert set(web.asked.values()) == {1}
+
+
 def bytes_of(out: str, **options: Any) -> str:
     params = CollectParams.model_validate({"sources": [urls(**options).model_dump()]})
     main(params, Path(), Path(out), Path(f"{out}.json"))

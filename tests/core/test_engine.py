@@ -9,7 +9,7 @@ from functools import partial
 import psutil
 import pytest
 
-from stages.core.engine import map_shards, worker_count
+from stages.core.engine import cluster_workers, map_shards, worker_count
 from stages.core.errors import StageError
 
 
@@ -43,6 +43,11 @@ def test_odd_worker_counts_are_refused(monkeypatch: pytest.MonkeyPatch, wanted: 
     monkeypatch.setenv("DARKROOM_WORKERS", wanted)
     with pytest.raises(StageError, match="set it to a whole number from 1"):
         worker_count()
+
+
+def test_one_machine_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_WORKERS", "3")
+    assert cluster_workers() == 0
 
 
 def test_no_tasks_are_no_work() -> None:

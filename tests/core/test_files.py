@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import StageError
-from stages.core.files import folder_digest, replacing, scratch, write_json
+from stages.core.files import folder_digest, replacing, scratch, shared_scratch, write_json
 
 
 def test_a_failed_write_leaves_the_old_output(tmp_path: Path) -> None:
@@ -67,5 +67,6 @@ def test_scratch_lies_where_it_is_told(in_folder: Path, monkeypatch: pytest.Monk
     assert here.is_dir()
     assert here.is_relative_to(in_folder / "fast")
     assert scratch("inspect") == here
+    assert shared_scratch("inspect").resolve() == in_folder / ".dvc" / "tmp" / "darkroom" / "inspect"
     monkeypatch.setenv("DVC_ROOT", str(in_folder / "other"))
     assert scratch("inspect") != here, "another project's"
