@@ -65,4 +65,4 @@ def inline(paragraph: Paragraph) -> list[str]:
     return [each for each in found if re.match(r"\. .*activate$|[^.]", each) and each not in NAMES]
 
 
-NAMES = ("dvc add", "dvc checkout", "dvc exp run", "dvc exp run --temp", "make extras")
+NAMES = ("dvc add", "dvc checkout", "dvc exp run", "dvc exp run --temp")
