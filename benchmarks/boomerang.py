@@ -34,8 +34,8 @@ from stages.core.sheets import contact_sheet
 from stages.encode.boomerang import Boomerang, hamming, origins_of, verdict
 from stages.encode.captions import Embeddings
 from stages.encode.params import EncodeParams
-from stages.encode.posteriors import Picture, Posteriors, read
-from stages.encode.processed import distinct_captions, read_processed
+from stages.encode.posteriors import Posteriors, read
+from stages.encode.processed import Picture, distinct_captions, read_processed
 from stages.preprocess.run import PROCESSED
 
 BASE = ROOT / "models" / "tiny-sd"

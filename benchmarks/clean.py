@@ -29,15 +29,15 @@ ROWS, SHARD = 100_000, 512
 WORDS = ["red", "blue", "small", "old", "cat", "dog", "house", "tree", "car", "on", "a", "the", "of", "with", "bird"]
 
 
-def fill(folder: Path) -> None:
+def fill(folder: Path, rows_in_all: int = ROWS) -> None:
     """data/inspected, as the stage before would have written it."""
     random = np.random.default_rng(0)
-    hashes = random.permutation(planted(ROWS + 10_000))[:ROWS]
-    captions = [" ".join(random.choice(WORDS, random.integers(2, 12))) for _ in range(ROWS)]
+    hashes = random.permutation(planted(rows_in_all + rows_in_all // 10))[:rows_in_all]
+    captions = [" ".join(random.choice(WORDS, random.integers(2, 12))) for _ in range(rows_in_all)]
     (folder / "inspected" / "mine").mkdir(parents=True)
-    for start in range(0, ROWS, SHARD):
+    for start in range(0, rows_in_all, SHARD):
         rows = []
-        for number in range(start, min(start + SHARD, ROWS)):
+        for number in range(start, min(start + SHARD, rows_in_all)):
             caption, looks = captions[number], f"{hashes[number]:016x}"
             rows.append(
                 {

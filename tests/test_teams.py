@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +67,6 @@ def test_a_colleague_gets_what_was_run_before_without_running_it(hers: Path) -> 
     edit(his, "train.learning_rate", 0.001)
     run(his, "dvc", "repro", "--pull", "--allow-missing")
     assert ran(hers) == ["train", "evaluate"], "what nobody ran runs, and what it needs is fetched"
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 server on loopback that has a bucket `pictures`; its address."""
-    server = pytest.importorskip("moto.server", reason="moto isn't installed: make extras")
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("dvc_s3", reason="dvc-s3 isn't installed: make extras")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "AWS_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    address = "http://{}:{}".format(*running.get_host_and_port())
-    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="pictures")
-    yield address
-    running.stop()
 
 
 @pytest.mark.filterwarnings("default")  # of the server's libraries

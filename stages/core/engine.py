@@ -1,23 +1,26 @@
 """Where shards are worked on: the environment decides, the bytes don't know.
 
 The unit of data work is a shard: a pure function from one shard to one shard.
-`DARKROOM_WORKERS` sets the number of processes (default: one a core). `DARKROOM_ENGINE` says where they are: `local`
-(the default), `ray` (the Ray cluster that this machine is part of), `ray://HOST:PORT` (one elsewhere).
+`DARKROOM_WORKERS` sets the number of processes (default: one a core), `DARKROOM_MEMORY` how many GiB one of them may
+need: no more work at once than there is memory for. `DARKROOM_ENGINE` says where they are: `local` (the default), `ray`
+(the Ray cluster that this machine is part of), `ray://HOST:PORT` (one elsewhere).
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import joblib
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from stages.core.cluster import ENGINE, map_on_ray
+from stages.core.cluster import ENGINE, Cluster, map_on_ray
 from stages.core.errors import StageError
+from stages.core.exchange import Files
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,26 +36,61 @@ def worker_count() -> int:
     return int(wanted)
 
 
-def map_shards(function: Callable[[T], R], tasks: Sequence[T], label: str) -> Iterator[R]:
+def task_memory() -> int | None:
+    """Bytes that a task may need: DARKROOM_MEMORY, in GiB; None if nobody says."""
+    told = os.environ.get("DARKROOM_MEMORY", "")
+    try:
+        memory = int(float(told or 1) * 2**30)
+    except (ValueError, OverflowError):
+        memory = 0
+    if memory < 2**20:
+        raise StageError("DARKROOM_MEMORY", f"is {told!r}", "set it to the GiB that a task may need")
+    return memory if told else None
+
+
+def map_shards(
+    function: Callable[[T], R],
+    tasks: Iterable[T],
+    label: str,
+    total: int | None = None,
+    *,
+    files: Files[T] | None = None,
+    gpu: bool = False,
+) -> Iterator[R]:
     """`function` of each task, in the order of the tasks, worked on by several processes.
 
+    total: how many tasks there are, where they are not a sequence; they are then made as they are handed out.
+    files: what tasks read and write, for machines that share no file system; None: nothing.
+    gpu: each wants a GPU to itself, where the cluster has some; not for this machine (`stages.encode.processes`).
     An exception in a worker is raised here, as it is.
     """
+    count = total if total is not None else len(tasks) if isinstance(tasks, Sequence) else None
     with progress() as bar:
-        advance = bar.add_task(label, total=len(tasks))
-        for result in _results(function, tasks):
+        advance = bar.add_task(label, total=count)
+        for result in _results(function, tasks, count, files, gpu):
             bar.advance(advance)
             yield result
 
 
-def _results(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+def on_cluster() -> bool:
+    """Whether shards go to a cluster. Raises StageError if DARKROOM_ENGINE is no engine."""
     engine = os.environ.get(ENGINE) or "local"
-    if engine == "ray" or engine.startswith("ray://"):
-        told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
-        return map_on_ray(function, tasks, "auto" if engine == "ray" else engine, told)
-    if engine != "local":
+    if engine not in ("local", "ray") and not engine.startswith("ray://"):
         raise StageError(ENGINE, f"is {engine!r}", "set it to local, ray or ray://HOST:PORT")
-    workers = min(worker_count(), len(tasks))
+    return engine != "local"
+
+
+def _results(
+    function: Callable[[T], R], tasks: Iterable[T], count: int | None, files: Files[T] | None, gpu: bool
+) -> Iterator[R]:
+    memory = task_memory()
+    if on_cluster():
+        told = worker_count() if "DARKROOM_WORKERS" in os.environ else None
+        address = "auto" if os.environ[ENGINE] == "ray" else os.environ[ENGINE]
+        return map_on_ray(function, tasks, Cluster(address, told, memory, gpu), files)
+    workers = worker_count() if count is None else min(worker_count(), count)
+    if memory:
+        workers = min(workers, max(1, psutil.virtual_memory().total // memory))
     if workers < 2:
         return map(function, tasks)
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator")

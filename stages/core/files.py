@@ -11,6 +11,8 @@ from typing import Any
 
 from stages.core.errors import StageError
 
+SCRATCH = "DARKROOM_SCRATCH"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -71,9 +73,16 @@ def scratch(*parts: str) -> Path:
     """A folder for resumable state, outside every output, in the real project.
 
     DVC sets DVC_ROOT to the project even for `--temp` and queued experiments,
-    whose own workspaces are deleted with all they hold.
+    whose own workspaces are deleted with all they hold. DARKROOM_SCRATCH is another place for it, where the project
+    lies on a network's disk or a small one: there each project has a folder by its path.
     """
     root = Path(os.environ.get("DVC_ROOT", "."))
+    elsewhere = os.environ.get(SCRATCH)
+    if elsewhere:
+        place = str(root.resolve())
+        folder = Path(elsewhere, f"{root.resolve().name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}", *parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
     if not (root / ".dvc").is_dir():
         raise StageError(str(root.resolve()), "is no DVC project", "run in the project's root")
     folder = root.joinpath(".dvc", "tmp", "darkroom", *parts)

@@ -7,15 +7,48 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 AT_ONCE = 500  # keys in one question; SQLite takes 999 and more
 
 
-class Reuse:
-    """A table on disk that several processes read and write; who writes waits for the others.
+class Known(Protocol):
+    """Values by key."""
 
-    path: a file, made when first written.
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """What is known of these keys."""
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that nothing is known of, each once, in their order."""
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        """Keep these."""
+
+
+class Held:
+    """In memory: what a task on another machine is given, and what it adds."""
+
+    def __init__(self, values: Mapping[str, bytes]) -> None:
+        self.values = dict(values)
+
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """As Known says."""
+        return {key: self.values[key] for key in keys if key in self.values}
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """As Known says."""
+        return [key for key in dict.fromkeys(keys) if key not in self.values]
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        """As Known says."""
+        self.values.update(values)
+
+
+class Reuse:
+    """On disk: a table that several processes of one machine read and write; who writes waits for the others.
+
+    path: a file, made when first written. SQLite's write-ahead log can't be shared by machines: of a cluster, only the
+    one that the stage runs on opens it.
     """
 
     def __init__(self, path: Path) -> None:

@@ -74,24 +74,32 @@ def from_bytes(known: Mapping[str, bytes], rows: Sequence[str]) -> dict[str, tor
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def open_reuse(
-    kind: str, params: EncodeParams, parts: Iterable[Path], *further: str, modules: Sequence[str] = ("models", "pixels")
-) -> Reuse:
-    """What was computed under the same conditions: params, parts of the model, libraries, machine and this code.
-
-    further: what else the values depend on. modules: of core, on whose code they depend.
-    """
+def this_machine() -> str:
+    """What the last bits of a forward pass depend on here: device, processor, threads."""
     device = best_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"{device.type} {name} {platform.machine()} {torch.get_num_threads()} threads"
+
+
+def made_of(
+    params: EncodeParams, parts: Iterable[Path], *further: str, modules: Sequence[str] = ("models", "pixels")
+) -> str:
+    """What values depend on, as a hash: params, parts of the model, libraries and this code.
+
+    further: the machine, and what else they depend on. modules: of core, on whose code they depend.
+    """
     about = [
         params.model_dump_json(include={"batch_size", "memory", "dtype", "tiling"}),
         *further,
         *(folder_digest(part) for part in parts),
         *(f"{library} {version(library)}" for library in LIBRARIES),
-        f"{device.type} {name} {platform.machine()} {torch.get_num_threads()} threads",
         folder_digest(Path(__file__).parent, "*.py"),
         folder_digest(Path(__file__).parents[1] / "core" / "families", "*.py"),
         *(file_digest(Path(__file__).parents[1] / "core" / f"{module}.py") for module in modules),
     ]
-    made_of = sha256("\n".join(about).encode()).hexdigest()[:32]
+    return sha256("\n".join(about).encode()).hexdigest()[:32]
+
+
+def open_reuse(kind: str, made_of: str) -> Reuse:
+    """What was computed of a kind of item under the same conditions."""
     return Reuse(scratch("encode") / f"{kind}-{made_of}.sqlite")

@@ -27,13 +27,15 @@ from stages.core.models import best_device
 from stages.core.noise import normal
 from stages.core.objective import Denoiser, open_denoiser
 from stages.core.pixels import to_images
+from stages.core.reuse import Known
 from stages.core.solver import Solver
-from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
+from stages.encode.batches import Batch, batches, from_bytes, made_of, open_reuse, to_bytes
 from stages.encode.captions import Embeddings
 from stages.encode.memory import within_memory
 from stages.encode.params import Boomerang as Bounds
 from stages.encode.params import EncodeParams
-from stages.encode.posteriors import Picture, Posteriors, refuse_wild
+from stages.encode.posteriors import Posteriors, refuse_wild
+from stages.encode.processed import Picture
 
 NUMBERED_FROM = 1000  # a variant's number is its picture's and this
 MODULES = ("draws", "latents", "models", "noise", "objective", "pixels", "process", "solver")  # its code, in core
@@ -78,8 +80,9 @@ class Boomerang:
         self.embeddings = embeddings
         how = params.boomerang.model_dump_json(include={"t", "guidance", "steps", "seed"})
         parts = [base / family_of(base).denoiser, base / "scheduler"]
-        before = (posteriors.reuse.path.name, embeddings.reuse.path.name)  # these stand for the weights of the others
-        self.reuse = open_reuse("boomerang", params, parts, how, *before, modules=MODULES)
+        before = (posteriors.made_of, embeddings.made_of)  # these stand for the machine and the others' weights
+        self.made_of = made_of(params, parts, how, *before, modules=MODULES)
+        self.reuse: Known = open_reuse("boomerang", self.made_of)
 
     @cached_property
     def denoiser(self) -> Denoiser:

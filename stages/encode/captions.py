@@ -11,7 +11,8 @@ from stages.core.engine import ahead
 from stages.core.families.family import Encoder, Text, load_tokenizer, open_encoders, tokenizer_of, tokens_of
 from stages.core.families.known import family_of
 from stages.core.models import best_device
-from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
+from stages.core.reuse import Known
+from stages.encode.batches import Batch, batches, from_bytes, made_of, open_reuse, this_machine, to_bytes
 from stages.encode.memory import within_memory
 from stages.encode.params import EncodeParams
 
@@ -19,7 +20,7 @@ from stages.encode.params import EncodeParams
 class Embeddings:
     """Embeds captions and remembers them by their text. The encoders are opened when there is something to embed."""
 
-    def __init__(self, params: EncodeParams, base: Path) -> None:
+    def __init__(self, params: EncodeParams, base: Path, machine: str | None = None) -> None:
         self.params = params
         self.base = base
         self.dtype: torch.dtype = getattr(torch, params.dtype)
@@ -28,7 +29,9 @@ class Embeddings:
         # SDXL's guidance leads away from zeros, not from the embedding of the empty caption.
         self.empty_is_zero = bool(index.get("force_zeros_for_empty_prompt"))
         parts = [part for name in self.family.encoders for part in (name, tokenizer_of(name))]
-        self.reuse = open_reuse("text", params, [base / part for part in parts], str(self.empty_is_zero))
+        further = (machine or this_machine(), str(self.empty_is_zero))
+        self.made_of = made_of(params, [base / part for part in parts], *further)
+        self.reuse: Known = open_reuse("text", self.made_of)
 
     @cached_property
     def encoders(self) -> list[Encoder]:

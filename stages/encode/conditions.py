@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from stages.core.errors import StageError
-from stages.encode.posteriors import Picture
+from stages.encode.processed import Picture
 
 COLUMN = "conditions"
 TAKEN = ("mean", "std")

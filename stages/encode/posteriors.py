@@ -6,7 +6,6 @@ Shapes: B pictures of H x W px, C latent channels, h x w latent pixels.
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,35 +16,24 @@ from diffusers import AutoencoderKL
 from stages.core.engine import ahead
 from stages.core.errors import StageError
 from stages.core.models import Scale, best_device, load_scale, load_vae, part_of
-from stages.core.pairs import read_rows
+from stages.core.pairs import read_images
 from stages.core.pixels import to_pixels
-from stages.core.reuse import Reuse
-from stages.encode.batches import Batch, batches, from_bytes, open_reuse, to_bytes
+from stages.core.reuse import Known
+from stages.encode.batches import Batch, batches, from_bytes, made_of, open_reuse, this_machine, to_bytes
 from stages.encode.memory import pictures_at_once, within_memory
 from stages.encode.params import EncodeParams
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A row of data/processed without its picture: which file and row, and the sha256 of the PNG."""
-
-    key: str
-    shard: Path
-    row: int
-    width: int
-    height: int
-    name: str
+from stages.encode.processed import Picture
 
 
 class Posteriors:
     """Encodes pictures and remembers them by their bytes. The VAE is opened when there is something to encode."""
 
-    def __init__(self, params: EncodeParams, base: Path) -> None:
+    def __init__(self, params: EncodeParams, base: Path, machine: str | None = None) -> None:
         self.params = params
         self.base = base
         self.dtype: torch.dtype = getattr(torch, params.dtype)
-        self.reuse = open_reuse("pictures", params, [base / "vae"])
-        self.errors = Reuse(self.reuse.path.with_suffix(".errors.sqlite"))
+        self.made_of = made_of(params, [base / "vae"], machine or this_machine())
+        self.reuse: Known = open_reuse("pictures", self.made_of)
         self.scale = load_scale(base)
         self.config: dict[str, Any] = json.loads((part_of(base, "vae") / "config.json").read_text(encoding="utf-8"))
 
@@ -58,9 +46,7 @@ class Posteriors:
 
     def missing(self, pictures: Sequence[Picture]) -> list[Picture]:
         """Those that nothing is known of; of equal ones the first."""
-        missing = set(self.reuse.missing(picture.name for picture in pictures))
-        first = {picture.name: picture for picture in reversed(pictures) if picture.name in missing}
-        return list(first.values())
+        return unknown(self.reuse, pictures)
 
     def at_once(self, size: tuple[int, int]) -> int:
         """How many pictures of this width and height pass through the VAE at once."""
@@ -96,23 +82,45 @@ class Posteriors:
         refuse_wild(self.params, self.scale, [picture.key for picture in pictures], values["mean"])
         return values
 
-    @torch.no_grad()
-    def round_trip_psnr(self, pictures: Sequence[Picture]) -> float:
-        """Peak signal-to-noise ratio of decode(encode(x)), dB: well below 20 the VAE doesn't fit the pictures.
 
-        Of each picture by itself, so that it too is known from earlier runs.
-        """
-        missing = set(self.errors.missing(picture.name for picture in pictures))
-        for picture, data in read(picture for picture in pictures if picture.name in missing):
-            pixels = to_pixels([data]).to(self.vae.device)
-            decoded = self.vae.decode(self.vae.encode(pixels).latent_dist.mode()).sample
+class RoundTrips:
+    """How well the VAE gives pictures back, each by itself; remembered by their bytes."""
+
+    def __init__(self, posteriors: Posteriors) -> None:
+        self.params = posteriors.params
+        self.posteriors = posteriors
+        self.made_of = posteriors.made_of
+        self.reuse: Known = open_reuse("errors", self.made_of)
+
+    def missing(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """Those that nothing is known of; of equal ones the first."""
+        return unknown(self.reuse, pictures)
+
+    @torch.no_grad()
+    def encode(self, pictures: Sequence[Picture]) -> Iterator[int]:
+        """Encode and decode these; 1 after each."""
+        for picture, data in read(pictures):
+            vae = self.posteriors.vae
+            pixels = to_pixels([data]).to(vae.device)
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
             error = float(((decoded.clamp(-1, 1) - pixels) ** 2).mean())
-            self.errors.put({picture.name: error.hex().encode()})
-        known = self.errors.get({picture.name for picture in pictures})
+            self.reuse.put({picture.name: error.hex().encode()})
+            yield 1
+
+    def psnr(self, pictures: Sequence[Picture]) -> float:
+        """Peak signal-to-noise ratio of decode(encode(x)), dB: well below 20 the VAE doesn't fit the pictures."""
+        known = self.reuse.get({picture.name for picture in pictures})
         weights = [picture.width * picture.height for picture in pictures]
         errors = [float.fromhex(known[picture.name].decode()) for picture in pictures]
         total = sum(weight * error for weight, error in zip(weights, errors, strict=True))
         return round(10 * math.log10(4 * sum(weights) / total), 2)
+
+
+def unknown(reuse: Known, pictures: Sequence[Picture]) -> list[Picture]:
+    """Those that nothing is known of; of equal ones the first."""
+    missing = set(reuse.missing(picture.name for picture in pictures))
+    first = {picture.name: picture for picture in reversed(pictures) if picture.name in missing}
+    return list(first.values())
 
 
 def refuse_wild(params: EncodeParams, scale: Scale, keys: Sequence[str], mean_BChw: torch.Tensor) -> None:
@@ -130,11 +138,11 @@ def refuse_wild(params: EncodeParams, scale: Scale, keys: Sequence[str], mean_BC
 
 
 def read(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes]]:
-    """The pictures' bytes, file by file and in the order of the rows; files that hold none of them stay closed."""
+    """The pictures' bytes, file by file and in the order of the rows; what holds none of them isn't read."""
     wanted: dict[Path, dict[int, Picture]] = {}
     for picture in pictures:
         wanted.setdefault(picture.shard, {})[picture.row] = picture
     for shard in sorted(wanted):
-        for number, row in enumerate(read_rows([shard], ["image"])):
-            if number in wanted[shard]:
-                yield wanted[shard][number], row["image"]["bytes"]
+        rows = sorted(wanted[shard])
+        for row, image in zip(rows, read_images(shard, rows), strict=True):
+            yield wanted[shard][row], image["bytes"]

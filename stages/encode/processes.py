@@ -22,17 +22,21 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
+from stages.core.engine import on_cluster
 from stages.core.errors import StageError
 from stages.core.files import scratch, write_json
 from stages.core.gpus import ALL
+from stages.core.reuse import Known
 from stages.core.stage import run_stage
 from stages.encode.boomerang import Boomerang, Origin
 from stages.encode.captions import Embeddings
 from stages.encode.params import EncodeParams
-from stages.encode.posteriors import Picture, Posteriors
+from stages.encode.posteriors import Posteriors, RoundTrips
+from stages.encode.processed import Picture
 
 ITEMS: dict[str, TypeAdapter[Any]] = {
     "pictures": TypeAdapter(list[Picture]),
+    "round_trips": TypeAdapter(list[Picture]),
     "captions": TypeAdapter(list[str]),
     "variants": TypeAdapter(list[Origin]),
 }
@@ -45,6 +49,8 @@ class Maker(Protocol):
     """What computes and remembers one kind of item."""
 
     params: EncodeParams
+    made_of: str
+    reuse: Known
 
     def missing(self, items: Sequence[Any]) -> list[Any]:
         """Those that aren't known, each once."""
@@ -57,6 +63,8 @@ def open_maker(kind: str, params: EncodeParams, base: Path) -> Maker:
     """The maker of a kind of item."""
     if kind == "pictures":
         return Posteriors(params, base)
+    if kind == "round_trips":
+        return RoundTrips(Posteriors(params, base))
     if kind == "captions":
         return Embeddings(params, base)
     return Boomerang(params, base, Posteriors(params, base), Embeddings(params, base))
@@ -74,7 +82,12 @@ def encoder_count() -> int:
 
 
 def gpus_wanted() -> tuple[int, int]:
-    """The least and the most GPUs to lease: as many as DARKROOM_ENCODERS says, or all that no other run holds."""
+    """The least and the most GPUs to lease: as many as DARKROOM_ENCODERS says, or all that no other run holds.
+
+    None, where a cluster computes.
+    """
+    if on_cluster():
+        return 0, 0
     wanted = os.environ.get("DARKROOM_ENCODERS", "")
     return (int(wanted), int(wanted)) if wanted.isdecimal() and int(wanted) else (1, ALL)
 

@@ -15,18 +15,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.core.engine import progress
+from stages.core.engine import on_cluster, progress
 from stages.core.errors import StageError
 from stages.core.files import replacing, write_json
 from stages.core.gpus import leased
 from stages.core.latents import INDEX
 from stages.core.pairs import write_table
 from stages.core.stage import run_stage
+from stages.encode.batches import this_machine
 from stages.encode.boomerang import NUMBERED_FROM, Boomerang, drawn_rows, origins_of
 from stages.encode.captions import Embeddings
+from stages.encode.cluster import cluster_machine, encode_on_cluster
 from stages.encode.conditions import has_conditions
 from stages.encode.params import EncodeParams
-from stages.encode.posteriors import Posteriors
+from stages.encode.posteriors import Posteriors, RoundTrips
 from stages.encode.processed import distinct_captions, numbered, read_processed
 from stages.encode.processes import Maker, encode, encoder_count, gpus_wanted
 from stages.encode.shards import Place, write_captions, write_pictures, write_variants
@@ -41,13 +43,16 @@ def main(params: EncodeParams, processed: Path, base: Path, out: Path, metrics: 
         raise StageError(
             "encode.boomerang", "pictures have conditions, which fit no variant of them", "set its share to 0"
         )
-    posteriors, embeddings = Posteriors(params, base), Embeddings(params, base)
+    machine = cluster_machine() if on_cluster() else this_machine()
+    posteriors, embeddings = Posteriors(params, base, machine), Embeddings(params, base, machine)
+    round_trips = RoundTrips(posteriors)
     captions = distinct_captions(rows)
     new = {
         "pictures": compute("pictures", posteriors, base, pictures),
         "captions": compute("captions", embeddings, base, captions),
     }
     embeddings.release()
+    compute("round_trips", round_trips, base, pictures[:ROUND_TRIPS])
     drawn = drawn_rows(params.boomerang, rows)
     origins = origins_of(rows, pictures, drawn)
     if params.boomerang.share:
@@ -67,13 +72,15 @@ def main(params: EncodeParams, processed: Path, base: Path, out: Path, metrics: 
             figures["boomerang"] = {"made": len(verdicts), "kept": 0, "unchanged": 0, "drifted": 0, **Counter(verdicts)}
         write_table(index, folder / "index.parquet")
     figures |= {"captions_cut": embeddings.count_cut(captions)}
-    figures |= {"vae_psnr": posteriors.round_trip_psnr(pictures[:ROUND_TRIPS])}
+    figures |= {"vae_psnr": round_trips.psnr(pictures[:ROUND_TRIPS])}
     write_json(metrics, figures)
     report(figures, new)
 
 
 def compute(kind: str, maker: Maker, base: Path, items: Sequence[Any]) -> int:
     """Compute what isn't known, by one process a GPU, under a bar that counts; how many that were."""
+    if on_cluster():
+        return sum(encode_on_cluster(kind, maker, base, items))
     new = 0
     with progress() as bar, closing(encode(kind, maker, base, items, encoder_count())) as counts:
         task = bar.add_task(kind, total=None)

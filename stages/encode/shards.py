@@ -16,7 +16,8 @@ from stages.core.sizes import by_size
 from stages.encode.boomerang import Boomerang, Origin, verdict
 from stages.encode.captions import Embeddings
 from stages.encode.conditions import column_of, tensors_of
-from stages.encode.posteriors import Picture, Posteriors
+from stages.encode.posteriors import Posteriors
+from stages.encode.processed import Picture
 
 
 class Place(NamedTuple):

@@ -9,7 +9,7 @@ out   data/inspected   <source>/<n>.parquet, a row a row of data/raw: where it s
 import json
 import shutil
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from stages.core import pictures
 from stages.core.engine import map_shards
+from stages.core.exchange import Files
 from stages.core.files import file_digest, replacing, scratch
 from stages.core.pairs import CAPTIONS, RAW, SOURCES, read_rows, shards_below, write_table
 from stages.core.reuse import Reuse
@@ -55,8 +56,10 @@ def main(params: InspectParams, raw: Path, captions: Path, out: Path) -> None:
     codes: Counter[str] = Counter()
     measured = 0
     with replacing(out) as folder:
-        task = partial(inspect_shard, params, reuse, raw, written, folder)
-        for counted, new in map_shards(task, shards, "inspect"):
+        tasks = (task_of(shard, reuse, written) for shard in shards)
+        files = Files[Task](lambda task: [task.shard], lambda task: [folder / task.shard.relative_to(raw)])
+        measure = partial(inspect_shard, params, raw, folder)
+        for counted, new in map_shards(measure, tasks, "inspect", len(shards), files=files):
             codes.update(counted)
             reuse.put(new)
             measured += len(new)
@@ -71,22 +74,35 @@ def made_of(params: InspectParams) -> str:
     return sha256("\n".join([params.model_dump_json(), measures.HASH_VERSION, *code]).encode()).hexdigest()[:32]
 
 
-def inspect_shard(
-    params: InspectParams, reuse: Reuse, raw: Path, written: dict[str, str], out: Path, shard: Path
-) -> tuple[Counter[str], dict[str, bytes]]:
+@dataclass(frozen=True)
+class Task:
+    """A shard, what is known of its pictures and which captions a model wrote for them, both by key."""
+
+    shard: Path
+    known: dict[str, bytes]
+    written: dict[str, str]
+
+
+def task_of(shard: Path, reuse: Reuse, written: dict[str, str]) -> Task:
+    """Made where the stage runs: machines that share its disk over a network must not share an SQLite file."""
+    keys = [row["key"] for row in read_rows([shard], ["key"])]
+    return Task(shard, reuse.get(keys), {key: written[key] for key in keys if key in written})
+
+
+def inspect_shard(params: InspectParams, raw: Path, out: Path, task: Task) -> tuple[Counter[str], dict[str, bytes]]:
     """Measure one shard; give back how many rows have which decode code, and the measures that are new, by key."""
-    name = shard.relative_to(raw)
+    known = dict(task.known)
+    name = task.shard.relative_to(raw)
     red, green, blue = params.background
-    known = reuse.get(row["key"] for row in read_rows([shard], ["key"]))
     rows, new = [], {}
-    for number, row in enumerate(read_rows([shard], RAW.names)):
+    for number, row in enumerate(read_rows([task.shard], RAW.names)):
         key, image = row["key"], row.pop("image")
         if key not in known:
             measured = measures.measure(image["bytes"], (red, green, blue), params.most_pixels)
             known[key] = new[key] = json.dumps(asdict(measured)).encode()
-        by = "source" if row["captions"] else "model" if key in written else None
+        by = "source" if row["captions"] else "model" if key in task.written else None
         if by == "model":
-            row["captions"] = [written[key]]
+            row["captions"] = [task.written[key]]
         of_captions = [asdict(measure_caption(caption)) for caption in row["captions"]]
         place = {"shard": name.as_posix(), "row": number, "captions_by": by, "measured_captions": of_captions}
         rows.append({**row, **place, **json.loads(known[key])})

@@ -20,16 +20,19 @@ from PIL import Image
 from stages.core.conditions import make_condition
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
+from stages.core.exchange import Files
 from stages.core.files import replacing, write_json
 from stages.core.pairs import IMAGE, read_images, write_rows
 from stages.core.stage import run_stage
 from stages.preprocess.buckets import Size, nearest_bucket
 from stages.preprocess.conditions import REASONS, open_given
 from stages.preprocess.counted import Counted
-from stages.preprocess.given import is_given
+from stages.preprocess.given import folder_of, is_given
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.transform import Upright, fit_frame, frames, least_side, open_picture
 from stages.preprocess.variants import Variant, drawn, mirrored, most_zoom, without_jitter
+
+Wanted = tuple[str, pd.DataFrame]  # a shard's name, and the rows of the manifest that are in it
 
 PROCESSED = pa.schema(
     [("key", pa.string()), ("variant", pa.int64()), ("image", IMAGE)]
@@ -47,7 +50,10 @@ def main(params: PreprocessParams, raw: Path, clean: Path, conditions: Path, out
     tasks = [(str(shard), rows.sort_values("row")) for shard, rows in manifest.groupby("shard")]
     total = Counted()
     with replacing(out) as folder:
-        for counted in map_shards(partial(preprocess_shard, params, raw, conditions, folder), tasks, "preprocess"):
+        given = [folder_of(conditions, name) for name in params.conditions if is_given(name)]
+        files = Files[Wanted](lambda task: [raw / task[0]], lambda task: [folder / task[0]], given)
+        finish = partial(preprocess_shard, params, raw, conditions, folder)
+        for counted in map_shards(finish, tasks, "preprocess", files=files):
             total.merge(counted)
         if not total.names["rows"]:
             _refuse_nothing(params, len(manifest), total)
@@ -57,9 +63,7 @@ def main(params: PreprocessParams, raw: Path, clean: Path, conditions: Path, out
     print(f"{len(manifest)} pictures: {total.names['rows']} rows with variants, {small} too small{said}")
 
 
-def preprocess_shard(
-    params: PreprocessParams, raw: Path, conditions: Path, out: Path, task: tuple[str, pd.DataFrame]
-) -> Counted:
+def preprocess_shard(params: PreprocessParams, raw: Path, conditions: Path, out: Path, task: Wanted) -> Counted:
     """Finish one shard's kept pictures and count what came of them."""
     counted = Counted()
     schema = PROCESSED.append(CONDITIONS) if params.conditions else PROCESSED
@@ -68,7 +72,7 @@ def preprocess_shard(
 
 
 def finished_rows(
-    params: PreprocessParams, raw: Path, conditions: Path, task: tuple[str, pd.DataFrame], counted: Counted
+    params: PreprocessParams, raw: Path, conditions: Path, task: Wanted, counted: Counted
 ) -> Iterator[tuple[dict[str, Any], int]]:
     """A shard's rows, each with its size in bytes. Memory holds one picture and one of its variants."""
     name, wanted = task

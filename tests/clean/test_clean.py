@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from stages.clean import duplicates
 from stages.clean.captions import fault, repair, sift
 from stages.clean.duplicates import choose_keepers, hyperplanes, pairs_within, word_bits
 from stages.clean.params import Captions, CleanParams
@@ -47,6 +48,18 @@ def test_pairs_are_exactly_those_of_brute_force(
     left, right, distance = pairs_within(np.array(hashes, dtype=np.uint64), radius)
     assert set(zip(left.tolist(), right.tolist(), strict=True)) == brute_force(hashes, radius)
     assert [(hashes[i] ^ hashes[j]).bit_count() for i, j in zip(left, right, strict=True)] == distance.tolist()
+
+
+def test_processes_find_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**64, 3000, dtype=np.uint64)
+    hashes = np.unique(np.concatenate([hashes, hashes[:500] ^ np.uint64(0b1011)]))
+    alone = pairs_within(hashes, 6)
+    assert len(alone[0]) >= 500
+    monkeypatch.setattr(duplicates, "FEW", 0)
+    monkeypatch.setenv("DARKROOM_WORKERS", "2")
+    for one, other in zip(alone, pairs_within(hashes, 6), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 SMALL = st.lists(st.tuples(st.integers(0, 63), st.integers(0, 7)), min_size=1, max_size=25)

@@ -1,15 +1,16 @@
 """Two machines of a Ray cluster, on loopback: the same results, in order, whatever is lost on the way."""
 
-import os
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from stages.clean import duplicates
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
 from tests.conftest import make_project, run
@@ -95,19 +96,33 @@ def test_a_machine_that_is_lost_changes_nothing(on_ray: Any) -> None:
     assert list(results) == list(range(1, 16))
 
 
+def test_look_alikes_are_searched_by_several_machines(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.unique(np.random.default_rng(0).integers(0, 2**64, 2000, dtype=np.uint64))
+    hashes = np.unique(np.concatenate([hashes, hashes[:300] ^ np.uint64(0b101)]))
+    alone = duplicates.pairs_within(hashes, 4)
+    monkeypatch.setattr(duplicates, "FEW", 0)
+    for one, other in zip(alone, duplicates.pairs_within(hashes, 4), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_an_engine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_ENGINE", "spark")
     with pytest.raises(StageError, match="is 'spark'; set it to local, ray or"):
         list(map_shards(slow, [1], "test"))
 
 
-def test_the_same_bytes_as_on_one_machine(on_ray: Any, tmp_path: Path) -> None:
-    """From collect to encode: the hashes in dvc.lock."""
-    locks = []
-    for name, engine in (("one", "local"), ("many", "ray")):
+@pytest.mark.filterwarnings("default")  # of the bucket's server
+def test_the_same_bytes_as_on_one_machine(on_ray: Any, bucket: str, tmp_path: Path) -> None:
+    """From collect to encode: the hashes in dvc.lock. `apart` has machines that share no file, only a bucket."""
+    boto3 = pytest.importorskip("boto3")
+    ray = {"DARKROOM_ENGINE": "ray"}
+    apart = {**ray, "DARKROOM_EXCHANGE": "s3://pictures/exchange", "AWS_ENDPOINT_URL": bucket}
+    outs = {}
+    for name, environment in {"one": {"DARKROOM_ENGINE": "local"}, "many": ray, "apart": apart}.items():
         project = make_project(tmp_path, name)
-        run(project, "dvc", "repro", "encode", DARKROOM_ENGINE=engine, RAY_ADDRESS=os.environ["RAY_ADDRESS"])
-        locks.append(yaml.safe_load((project / "dvc.lock").read_text())["stages"])
-    assert {name: stage["outs"] for name, stage in locks[0].items()} == {
-        name: stage["outs"] for name, stage in locks[1].items()
-    }
+        run(project, "dvc", "repro", "encode", check=True, **environment)
+        lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+        outs[name] = {stage: recorded["outs"] for stage, recorded in lock.items()}
+    assert outs["one"] == outs["many"] == outs["apart"]
+    held = boto3.client("s3", endpoint_url=bucket).list_objects_v2(Bucket="pictures")
+    assert held["KeyCount"] > 10, "shards and the model went over the bucket"

@@ -1,8 +1,12 @@
 """Where work runs changes nothing."""
 
 import operator
+import os
+import time
+from collections.abc import Iterator
 from functools import partial
 
+import psutil
 import pytest
 
 from stages.core.engine import map_shards, worker_count
@@ -43,3 +47,42 @@ def test_odd_worker_counts_are_refused(monkeypatch: pytest.MonkeyPatch, wanted: 
 
 def test_no_tasks_are_no_work() -> None:
     assert not list(map_shards(operator.neg, [], "test"))
+
+
+@pytest.mark.parametrize("wanted", ["0", "much", "nan", "-2", "inf"])
+def test_odd_memory_is_refused(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setenv("DARKROOM_MEMORY", wanted)
+    with pytest.raises(StageError, match=f"DARKROOM_MEMORY: is '{wanted}'; set it to the GiB that a task may need"):
+        list(map_shards(operator.neg, [1, 2], "test"))
+
+
+def process(_: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def test_no_more_at_once_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_WORKERS", "2")
+    assert len(set(map_shards(process, range(6), "test"))) == 2
+    monkeypatch.setenv("DARKROOM_MEMORY", f"{psutil.virtual_memory().total / 2**30 * 0.7:.3f}")
+    assert set(map_shards(process, range(3), "test")) == {os.getpid()}
+
+
+def slowly(number: int) -> int:
+    time.sleep(0.05)
+    return number
+
+
+def test_tasks_are_made_as_they_are_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_WORKERS", "2")
+    made: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(30):
+            made.append(number)
+            yield number
+
+    results = map_shards(slowly, tasks(), "test", 30)
+    assert next(results) == 0
+    assert len(made) < 30
+    assert list(results) == list(range(1, 30))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.files import folder_digest, replacing, write_json
+from stages.core.errors import StageError
+from stages.core.files import folder_digest, replacing, scratch, write_json
 
 
 def test_a_failed_write_leaves_the_old_output(tmp_path: Path) -> None:
@@ -54,3 +55,17 @@ def test_folder_digest_sees_names_and_bytes_only(tmp_path: Path) -> None:
     assert same == folder_digest(tmp_path / "b")
     (tmp_path / "b" / "sub" / "x.py").rename(tmp_path / "b" / "sub" / "y.py")
     assert same != folder_digest(tmp_path / "b")
+
+
+def test_scratch_lies_where_it_is_told(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match="is no DVC project"):
+        scratch("inspect")
+    (in_folder / ".dvc").mkdir()
+    assert scratch("inspect").resolve() == in_folder / ".dvc" / "tmp" / "darkroom" / "inspect"
+    monkeypatch.setenv("DARKROOM_SCRATCH", str(in_folder / "fast"))
+    here = scratch("inspect")
+    assert here.is_dir()
+    assert here.is_relative_to(in_folder / "fast")
+    assert scratch("inspect") == here
+    monkeypatch.setenv("DVC_ROOT", str(in_folder / "other"))
+    assert scratch("inspect") != here, "another project's"

@@ -17,7 +17,7 @@ from stages.core.latents import Latents
 from stages.core.models import load_scale, load_vae
 from stages.core.pixels import to_pixels
 from stages.encode.params import EncodeParams
-from stages.encode.posteriors import Posteriors
+from stages.encode.posteriors import Posteriors, RoundTrips
 from stages.encode.processed import read_processed
 from tests.conftest import ROOT
 from tests.encode.rows import in_turn, lay, numbered
@@ -104,7 +104,10 @@ def test_the_shipped_vae_gives_pictures_back(tmp_path: Path) -> None:
     assert own[0] > 25, own
     assert own.min() > 17, own
     assert own.mean() > 20, own
-    assert abs(posteriors.round_trip_psnr(pictures) - 10 * np.log10(4 / error_NN.diagonal().mean())) < 0.05
+    round_trips = RoundTrips(posteriors)
+    assert sum(round_trips.encode(round_trips.missing(pictures))) == len(pictures)
+    assert not round_trips.missing(pictures)
+    assert abs(round_trips.psnr(pictures) - 10 * np.log10(4 / error_NN.diagonal().mean())) < 0.05
 
 
 def test_rows_keep_their_captions_across_shards(base: Path, tmp_path: Path) -> None:

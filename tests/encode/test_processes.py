@@ -87,7 +87,7 @@ from pathlib import Path
 from stages.core.stage import run_stage
 from stages.encode.boomerang import origins_of
 from stages.encode.params import EncodeParams
-from stages.encode.posteriors import Picture
+from stages.encode.processed import Picture
 from stages.encode.processes import encode_together
 def main(base: Path, out: Path) -> None:
     pictures = [Picture(f"{n}", Path("pipe"), n, 32, 32, f"{n}") for n in range(4)]
