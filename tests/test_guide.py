@@ -64,7 +64,15 @@ HERE = [
 
 
 def commands(section: str) -> Iterator[str]:
-    """Lines of its blocks and commands in its text, but for those that a block of either page has too."""
+    """Lines of its blocks and commands in its text, but for those that need what isn't here.
+
+    Of the text, what a block of either page has isn't repeated.
+    """
+    yield from (command for command in listed(section) if not NEEDS.search(command))
+
+
+def listed(section: str) -> Iterator[str]:
+    """All of them; a comment that is a line of its own stands behind each line below it."""
     for paragraph in (each for each in PARAGRAPHS if each.section == section):
         if paragraph.kind == "shell":
             above = ""
@@ -230,13 +238,17 @@ BEFORE: dict[str, Callable[[Shell, str], None]] = {
 AFTER: dict[str, Callable[[Shell, str], None]] = {"dvc queue start": wait_for_the_queue}
 
 
+@pytest.fixture
+def real(story: tuple[Shell, list[Turn]]) -> Iterator[Shell]:
+    """The story's shell; params that a command replaced come back."""
+    yield story[0]
+    run(story[0].folder, "git", "checkout", "-q", "-f", "--", ".")
+
+
 @pytest.mark.parametrize("section", SECTIONS)
-def test_commands_run(section: str, story: tuple[Shell, list[Turn]], toy: Path, tmp_path: Path) -> None:
-    real = story[0]
+def test_commands_run(section: str, real: Shell, toy: Path, tmp_path: Path) -> None:
     shell = usual = toy_shell(toy, tmp_path) if section in TOY else real
     for command in commands(section):
-        if NEEDS.search(command):
-            continue
         bare = re.sub(r"\s+# .*", "", command)
         if bare in ELSEWHERE:
             file, _, name = ELSEWHERE[bare].partition("::")
@@ -257,8 +269,6 @@ def test_commands_run(section: str, story: tuple[Shell, list[Turn]], toy: Path, 
                 then(shell, bare)
         for file in re.findall(r"# .*?writes (\S+)", command):
             assert (shell.folder / file).is_file(), f"{command}\n{said}"
-    run(real.folder, "git", "checkout", "-q", "-f", "--", ".")
-    run(real.folder, "dvc", "checkout", "-q", "--force")
 
 
 def test_what_is_run_elsewhere_and_what_is_needed_stands_in_the_pages() -> None:
@@ -271,21 +281,19 @@ def test_what_is_run_elsewhere_and_what_is_needed_stands_in_the_pages() -> None:
         assert any(start in command for command in bare), start
 
 
-def test_the_page_of_plots(story: tuple[Shell, list[Turn]]) -> None:
-    shell = story[0]
-    shown = re.search("file://(.*)", shell.run("dvc plots show -o .dvc/tmp/page"))
+def test_the_page_of_plots(real: Shell) -> None:
+    shown = re.search("file://(.*)", real.run("dvc plots show -o .dvc/tmp/page"))
     assert shown
     page = Path(shown[1]).read_text()
     assert "Loss while training" in page
     assert "reports_train_previews" in page
 
 
-def test_vs_codes_extension_gets_curves_and_pictures(story: tuple[Shell, list[Turn]]) -> None:
+def test_vs_codes_extension_gets_curves_and_pictures(real: Shell) -> None:
     """What `iterative.dvc` asks (extension/src/cli/dvc/reader.ts), and where it looks for a slider of pictures."""
-    project = story[0].folder
 
     def ask(*command: str) -> Any:
-        return json.loads(run(project, "dvc", *command, "--json").stdout)
+        return json.loads(run(real.folder, "dvc", *command, "--json").stdout)
 
     shown = {
         revision["name"]: revision["data"]
