@@ -57,7 +57,10 @@ def write_pictures(folder: Path, count: int, first: int = 0) -> None:
 
 
 def make_project(root: Path, name: str = "project") -> Path:
-    """A clone of this project's working files at miniature size, its own git and DVC repository."""
+    """A clone of this project's working files at miniature size, its own git and DVC repository.
+
+    24 pictures with captions, and one without: something is rejected.
+    """
     project = root / name
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -72,11 +75,21 @@ def make_project(root: Path, name: str = "project") -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
     (project / "params.yaml").write_bytes((ROOT / "tests" / "tiny.yaml").read_bytes())
-    write_pictures(project / "data" / "sources" / "drawings", 24)
+    write_pictures(project / "data" / "sources" / "drawings", 25)
+    (project / "data" / "sources" / "drawings" / "024.txt").unlink()
     run(project, "git", "init", "-q", "-b", "main")
     # As a person's own pictures are: in DVC, their pointer in git. A temporary experiment sees nothing else.
     run(project, "dvc", "add", "-q", "data/sources/drawings")
     commit(project, "The miniature")
+    return project
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose pipeline has run once, and whose result is committed. Tests clone it, or undo what they do."""
+    project = make_project(tmp_path_factory.mktemp("house"))
+    run(project, "dvc", "repro")
+    commit(project, "The first run")
     return project
 
 

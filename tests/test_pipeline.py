@@ -21,7 +21,7 @@ from PIL import Image
 
 from stages.core.files import file_digest, folder_digest
 from stages.core.times import read_times
-from tests.conftest import commit, make_project, run, write_pictures
+from tests.conftest import make_project, run, write_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -31,12 +31,8 @@ SCORED = ["score", "inspect", *CLEANED]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose pipeline has run once, and whose result is committed."""
-    project = make_project(tmp_path_factory.mktemp("house"))
-    run(project, "dvc", "repro")
-    commit(project, "The first run")
-    return project
+def project(miniature: Path) -> Path:
+    return miniature
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def clean_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     yield project
     run(project, "git", "checkout", "-q", "-f", "main", "--", ".")
     run(project, "dvc", "checkout", "-q", "--force")
-    for leftover in ("models/again", "reports/again", "plots"):
+    for leftover in ("models/again", "reports/again"):
         shutil.rmtree(project / leftover, ignore_errors=True)
 
 
@@ -262,31 +258,6 @@ def test_a_killed_temporary_experiment_goes_on(clean_project: Path) -> None:
     assert (
         clean_project / "models" / "trained" / "unet" / "diffusion_pytorch_model.safetensors"
     ).read_bytes() == weights
-
-
-def test_experiments_are_compared(clean_project: Path) -> None:
-    run(
-        clean_project,
-        "dvc",
-        "exp",
-        "run",
-        "--name",
-        "other",
-        "-S",
-        "merge.half.ratio=0.25",
-        "-S",
-        "+report.title=Other",
-    )
-    shown = run(clean_project, "dvc", "exp", "show", "--only-changed", "--md").stdout
-    assert "other" in shown
-    assert "merge.half.ratio" in shown
-    assert "merge.half.ratio" in run(clean_project, "dvc", "exp", "diff", "HEAD", "other").stdout
-    assert "0.25" in run(clean_project, "dvc", "params", "diff").stdout
-    assert "trained.loss" in run(clean_project, "dvc", "metrics", "show").stdout
-    plots = run(clean_project, "dvc", "plots", "show", "-o", "plots").stdout
-    html = Path(re.sub(r"^file://", "", plots.strip())).read_text()
-    assert "Loss while training" in html
-    assert "previews" in html
 
 
 def test_a_recipe_that_is_taken_out_is_not_measured(clean_project: Path) -> None:
