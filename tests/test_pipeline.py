@@ -244,7 +244,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(
 
 def test_a_killed_temporary_experiment_goes_on(clean_project: Path) -> None:
     """DVC deletes its workspace with all that is in it: the state must lie elsewhere."""
-    change = ["-S", "train.steps=40", "-S", "+train.seed=3"]
+    change = ["-S", "train.steps=40", "-S", "+train.seed=3", "train"]
     process = start_training(clean_project, "dvc", "exp", "run", "--temp", "--name", "killed", *change)
     wait_for_step(clean_project, 7, process)
     children = psutil.Process(process.pid).children(recursive=True)
