@@ -21,7 +21,7 @@ from stages.check.sections import SECTION_TYPES
 from stages.core.params import SECTIONS, parse_section, read_params
 from stages.tools.schema import page, schema
 from stages.tools.versions import locked_versions, updated
-from tests.conftest import ROOT
+from tests.conftest import LONGEST, ROOT
 
 # Import name -> the distributions in versions.yaml whose version it brings to a stage's bytes.
 BRINGS = {
@@ -248,3 +248,7 @@ def test_only_stages_load_without_a_look_for_garbage(module: str, looks: str) ->
     shown = "import gc, sys; sys.orig_argv = ['python', '-m', sys.argv[1]]; import stages; print(gc.isenabled())"
     command = [sys.executable, "-c", shown, f"stages.{module}"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == looks
+
+
+def test_the_longest_files_of_tests_are_there() -> None:
+    assert [path for path in LONGEST if not path.is_file()] == []

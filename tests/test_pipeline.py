@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -37,6 +38,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(project, "dvc", "repro")
     commit(project, "The first run")
     return project
+
+
+@pytest.fixture
+def read_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same, as the current folder; edits of its params are undone."""
+    monkeypatch.chdir(project)
+    yield project
+    run(project, "git", "checkout", "-q", "-f", "main", "--", "params.yaml")
 
 
 @pytest.fixture
@@ -86,12 +95,18 @@ def test_the_page_and_the_figures(project: Path) -> None:
             assert picture.info["parameters"].startswith("a drawing\nSteps: 2, Sampler: DDIM")
 
 
+def processor_seconds() -> float:
+    """Of all programs that ended since this process began: what else the machine does is not in it."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_again_runs_nothing_and_hardly_takes_longer_than_status(project: Path) -> None:
     seconds = {}
     for command in ("status", "repro"):
-        start = time.monotonic()
+        start = processor_seconds()
         finished = run(project, "dvc", command)
-        seconds[command] = time.monotonic() - start
+        seconds[command] = processor_seconds() - start
         assert "up to date" in finished.stdout + finished.stderr
         assert not ran(finished.stdout)
     assert seconds["repro"] < seconds["status"] + 2
@@ -117,12 +132,12 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("section", "values", "expected"), TABLE, ids=[row[0] for row in TABLE])
-def test_truth_table(clean_project: Path, section: str, values: dict[str, object], expected: list[str]) -> None:
+def test_truth_table(read_project: Path, section: str, values: dict[str, object], expected: list[str]) -> None:
     """Edit this, and exactly these are due: what `dvc status` calls changed, and what builds on it.
 
     `check` reads all of params.yaml and is always due; its output never changes, so it carries nothing on.
     """
-    edit(clean_project, section, **values)
+    edit(read_project, section, **values)
     with Repo() as repo:
         changed = set(repo.status())
         graph = repo.index.graph
