@@ -21,6 +21,31 @@ hypothesis.settings.load_profile("darkroom")
 
 ROOT = Path(__file__).parents[1]
 
+# The files that take longest, in this order: processes that share the tests begin with them, and end at one time.
+LONGEST = [
+    ROOT / "tests" / name
+    for name in (
+        "test_pipeline.py",
+        "train/test_layouts.py",
+        "encode/test_processes.py",
+        "test_teams.py",
+        "test_experiments.py",
+        "train/test_processes.py",
+        "train/test_methods.py",
+        "recipes/test_recipes.py",
+        "tools/test_plan.py",
+        "core/test_sampling.py",
+        "core/test_cluster.py",
+        "clean/test_clean.py",
+    )
+]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of pytest-xdist's processes
+        order = {path: number for number, path in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(item.path, len(order)))
+
 
 @pytest.fixture
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
