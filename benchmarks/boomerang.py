@@ -1,11 +1,11 @@
 """How far boomerang takes pictures: perceptual distances of variants of OpenMoji by models/tiny-sd, at eight levels.
 
-    python -m benchmarks.boomerang [guidance] [sheet.png]
+    python -m benchmarks.boomerang [guidance] [sheet.png] [pictures]
 
-32 pictures of 64 px, spread over the code points. Prints a JSON line a level: least, quartiles and most of the distance
-(bits of 64) between the decoded original and its variant, and what the default bounds say of them; first the same of
-picture and decoded original. The sheet shows 12 of them: the original as the VAE gives it back, then each level's
-variant above the bits.
+32 pictures of 64 px, or as many as said and not less than 12, spread over the code points. Prints a JSON line a level:
+least, quartiles and most of the distance (bits of 64) between the decoded original and its variant, and what the
+default bounds say of them; first the same of picture and decoded original. The sheet shows 12 of them: the original as
+the VAE gives it back, then each level's variant above the bits.
 """
 
 import json
@@ -40,7 +40,7 @@ from stages.preprocess.run import PROCESSED
 
 BASE = ROOT / "models" / "tiny-sd"
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-PICTURES, SHOWN, SIDE = 32, 12, 64
+SHOWN, SIDE = 12, 64
 
 
 def named_files() -> dict[Path, str]:
@@ -88,7 +88,7 @@ def say(name: str, bits: list[int], **further: int) -> None:
 
 
 @torch.no_grad()
-def main(guidance: float = 1.0, sheet: str = "") -> None:
+def main(guidance: float = 1.0, sheet: str = "", count: int = 32) -> None:
     """Encode, then make the variants of every level and compare."""
     files = list(named_files().items())
     with tempfile.TemporaryDirectory() as name:
@@ -96,7 +96,7 @@ def main(guidance: float = 1.0, sheet: str = "") -> None:
         for part in (".dvc", "processed"):
             (folder / part).mkdir()
         os.environ["DVC_ROOT"] = name
-        rows = [drawn(*files[number * len(files) // PICTURES], number) for number in range(PICTURES)]
+        rows = [drawn(*files[number * len(files) // count], number) for number in range(count)]
         write_table(pa.Table.from_pylist(rows, schema=PROCESSED), folder / "processed" / "0.parquet")
         table, pictures = read_processed(folder / "processed")
         columns = {}
@@ -106,7 +106,7 @@ def main(guidance: float = 1.0, sheet: str = "") -> None:
             list(posteriors.encode(posteriors.missing(pictures)))
             list(embeddings.encode(embeddings.missing(distinct_captions(table))))
             boomerang = Boomerang(params, BASE, posteriors, embeddings)
-            origins = origins_of(table, pictures, range(PICTURES))
+            origins = origins_of(table, pictures, range(count))
             list(boomerang.encode(origins))
             columns[level] = boomerang.known(origins)
             if level == LEVELS[0]:
@@ -115,8 +115,8 @@ def main(guidance: float = 1.0, sheet: str = "") -> None:
             said = Counter(verdict(params.boomerang, each) for each in bits)
             say(f"boomerang t = {level}", bits, **said)
         if sheet:
-            shown = range(0, PICTURES, PICTURES // SHOWN)[:SHOWN]
-            cells = {0.0: {"mean": posteriors.known(pictures)["mean"], "bits": torch.zeros(PICTURES).long()}, **columns}
+            shown = range(0, count, count // SHOWN)[:SHOWN]
+            cells = {0.0: {"mean": posteriors.known(pictures)["mean"], "bits": torch.zeros(count).long()}, **columns}
             images = {
                 level: to_images(posteriors.vae.decode(cell["mean"][list(shown)].float()).sample)
                 for level, cell in cells.items()
@@ -130,4 +130,4 @@ def main(guidance: float = 1.0, sheet: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*(kind(word) for kind, word in zip((float, str), sys.argv[1:], strict=False)))
+    main(*(kind(word) for kind, word in zip((float, str, int), sys.argv[1:], strict=False)))

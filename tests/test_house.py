@@ -21,7 +21,7 @@ from stages.check.sections import SECTION_TYPES
 from stages.core.params import SECTIONS, parse_section, read_params
 from stages.tools.schema import page, schema
 from stages.tools.versions import locked_versions, updated
-from tests.conftest import ROOT
+from tests.conftest import LONGEST, ROOT
 
 # Import name -> the distributions in versions.yaml whose version it brings to a stage's bytes.
 BRINGS = {
@@ -31,6 +31,8 @@ BRINGS = {
     "yaml": set[str](),
 }
 READS_MERGE = "stages.core.recipes"
+# Of stages/__init__.py.
+CALLS = ("os.environ.setdefault", "set", "gc.disable", "any", "word.startswith", "word.endswith")
 
 
 def stages_of(root: Path) -> Iterator[tuple[str, Any]]:
@@ -203,7 +205,7 @@ def test_package_inits_hold_no_code_that_shapes_bytes() -> None:
     for node in ast.walk(ast.parse((ROOT / "stages" / "__init__.py").read_text())):
         assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ImportFrom | ast.Assign)
         if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) in ("os.environ.setdefault", "set")
+            assert ast.unparse(node.func) in CALLS
 
 
 def test_generated_pages_are_current() -> None:
@@ -238,3 +240,15 @@ def test_only_stages_that_fetch_reach_the_hub(stage: str, offline: str) -> None:
         check=True,
     )
     assert told.stdout.strip() == offline
+
+
+@pytest.mark.parametrize(("module", "looks"), [("train.run", "False"), ("tools.plan", "True")])
+def test_only_stages_load_without_a_look_for_garbage(module: str, looks: str) -> None:
+    """What nothing but run_stage ends."""
+    shown = "import gc, sys; sys.orig_argv = ['python', '-m', sys.argv[1]]; import stages; print(gc.isenabled())"
+    command = [sys.executable, "-c", shown, f"stages.{module}"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == looks
+
+
+def test_the_longest_files_of_tests_are_there() -> None:
+    assert [path for path in LONGEST if not path.is_file()] == []

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -21,7 +22,7 @@ from PIL import Image
 
 from stages.core.files import file_digest, folder_digest
 from stages.core.times import read_times
-from tests.conftest import commit, make_project, run, write_pictures
+from tests.conftest import make_project, run, write_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -31,12 +32,16 @@ SCORED = ["score", "inspect", *CLEANED]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose pipeline has run once, and whose result is committed."""
-    project = make_project(tmp_path_factory.mktemp("house"))
-    run(project, "dvc", "repro")
-    commit(project, "The first run")
-    return project
+def project(miniature: Path) -> Path:
+    return miniature
+
+
+@pytest.fixture
+def read_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same, as the current folder; edits of its params are undone."""
+    monkeypatch.chdir(project)
+    yield project
+    run(project, "git", "checkout", "-q", "-f", "main", "--", "params.yaml")
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def clean_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     yield project
     run(project, "git", "checkout", "-q", "-f", "main", "--", ".")
     run(project, "dvc", "checkout", "-q", "--force")
-    for leftover in ("models/again", "reports/again", "plots"):
+    for leftover in ("models/again", "reports/again"):
         shutil.rmtree(project / leftover, ignore_errors=True)
 
 
@@ -86,12 +91,18 @@ def test_the_page_and_the_figures(project: Path) -> None:
             assert picture.info["parameters"].startswith("a drawing\nSteps: 2, Sampler: DDIM")
 
 
+def processor_seconds() -> float:
+    """Of all programs that ended since this process began: what else the machine does is not in it."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_again_runs_nothing_and_hardly_takes_longer_than_status(project: Path) -> None:
     seconds = {}
     for command in ("status", "repro"):
-        start = time.monotonic()
+        start = processor_seconds()
         finished = run(project, "dvc", command)
-        seconds[command] = time.monotonic() - start
+        seconds[command] = processor_seconds() - start
         assert "up to date" in finished.stdout + finished.stderr
         assert not ran(finished.stdout)
     assert seconds["repro"] < seconds["status"] + 2
@@ -117,12 +128,12 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("section", "values", "expected"), TABLE, ids=[row[0] for row in TABLE])
-def test_truth_table(clean_project: Path, section: str, values: dict[str, object], expected: list[str]) -> None:
+def test_truth_table(read_project: Path, section: str, values: dict[str, object], expected: list[str]) -> None:
     """Edit this, and exactly these are due: what `dvc status` calls changed, and what builds on it.
 
     `check` reads all of params.yaml and is always due; its output never changes, so it carries nothing on.
     """
-    edit(clean_project, section, **values)
+    edit(read_project, section, **values)
     with Repo() as repo:
         changed = set(repo.status())
         graph = repo.index.graph
@@ -244,7 +255,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(
 
 def test_a_killed_temporary_experiment_goes_on(clean_project: Path) -> None:
     """DVC deletes its workspace with all that is in it: the state must lie elsewhere."""
-    change = ["-S", "train.steps=40", "-S", "+train.seed=3"]
+    change = ["-S", "train.steps=40", "-S", "+train.seed=3", "train"]
     process = start_training(clean_project, "dvc", "exp", "run", "--temp", "--name", "killed", *change)
     wait_for_step(clean_project, 7, process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -262,31 +273,6 @@ def test_a_killed_temporary_experiment_goes_on(clean_project: Path) -> None:
     assert (
         clean_project / "models" / "trained" / "unet" / "diffusion_pytorch_model.safetensors"
     ).read_bytes() == weights
-
-
-def test_experiments_are_compared(clean_project: Path) -> None:
-    run(
-        clean_project,
-        "dvc",
-        "exp",
-        "run",
-        "--name",
-        "other",
-        "-S",
-        "merge.half.ratio=0.25",
-        "-S",
-        "+report.title=Other",
-    )
-    shown = run(clean_project, "dvc", "exp", "show", "--only-changed", "--md").stdout
-    assert "other" in shown
-    assert "merge.half.ratio" in shown
-    assert "merge.half.ratio" in run(clean_project, "dvc", "exp", "diff", "HEAD", "other").stdout
-    assert "0.25" in run(clean_project, "dvc", "params", "diff").stdout
-    assert "trained.loss" in run(clean_project, "dvc", "metrics", "show").stdout
-    plots = run(clean_project, "dvc", "plots", "show", "-o", "plots").stdout
-    html = Path(re.sub(r"^file://", "", plots.strip())).read_text()
-    assert "Loss while training" in html
-    assert "previews" in html
 
 
 def test_a_recipe_that_is_taken_out_is_not_measured(clean_project: Path) -> None:

@@ -57,13 +57,18 @@ PIPELINE = {
         "evaluate": {
             "cmd": "python toy.py evaluate",
             "deps": ["models/trained"],
+            "params": ["merge"],
             "outs": ["reports/evaluation.json"],
         },
     },
     "metrics": ["reports/evaluation.json"],
     "artifacts": {"trained": {"path": "models/trained", "type": "model"}},
 }
-PARAMS = {"clean": {"min_side": 64}, "train": {"learning_rate": 0.01, "steps": 2}}
+PARAMS = {
+    "clean": {"min_side": 64},
+    "merge": {"half": {"ratio": 0.5}},
+    "train": {"learning_rate": 0.01, "seed": 0, "steps": 2},
+}
 
 
 def edit(project: Path, key: str, value: object) -> None:
@@ -86,7 +91,7 @@ def make_toy(root: Path, name: str = "toy") -> Path:
     (project / "toy.py").write_text(TOY)
     (project / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
     (project / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    (project / ".gitignore").write_text("/data/\n/models/\n/reports/\n")
+    (project / ".gitignore").write_text("/data/clean.txt\n/models/\n/reports/\n")
     run(project, "git", "init", "-q", "-b", "main")
     run(project, "git", "config", "user.name", "test")
     run(project, "git", "config", "user.email", "test@localhost")

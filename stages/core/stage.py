@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import gc
 import inspect
 import os
 import signal
@@ -41,6 +42,9 @@ def run_stage(main: Callable[..., None], lease: Callable[..., AbstractContextMan
 
     Exits with 1 and one line for a StageError, with 143 after SIGTERM, 130 after Ctrl-C.
     """
+    if not gc.isenabled():  # as `stages` left it while libraries loaded: what they made is never looked at again
+        gc.freeze()
+        gc.enable()
     signal.signal(signal.SIGTERM, _stop)
     _follow_dvc()
     wanted = get_type_hints(main)

@@ -76,6 +76,13 @@ def enter(module: torch.nn.Module) -> None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
+def count_forward(call: Callable[[], torch.Tensor]) -> int:
+    """FLOPs of a call that nothing is learned from, inside `without_data`."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
 def count_step(losses: Callable[[int], torch.Tensor], modules: list[torch.nn.Module], precision: str) -> Count:
     """What `losses` of so many pictures ask for, inside `without_data`. modules: whose weights are no activations.
 

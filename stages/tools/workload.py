@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraModel
 from stages.core.errors import StageError
 from stages.core.families.family import T5, T5_TOKENS, Encoder, Text
 from stages.tools.blueprints import Blueprint
-from stages.tools.counting import Count, bytes_held, count_step, enter, without_data
+from stages.tools.counting import Count, bytes_held, count_forward, count_step, enter, without_data
 from stages.train.controlnet import PIPELINES
 from stages.train.lora import TEXT_TARGETS
 from stages.train.optimizers import split_matrices, weights_of
@@ -55,13 +55,10 @@ def measure(plan: Blueprint, params: TrainParams, side: int) -> Workload:
     with without_data():
         for module in {id(module): module for module in (*parts.values(), *learned, *used)}.values():
             enter(module)
-        with torch.no_grad():
-            denoise = count_step(step.denoise, [], "no").forward
-            read = count_step(lambda count: step.read(count).embeddings, [], "no").forward
-            encode = count_step(
-                lambda count: vae.encode(torch.empty(count, *picture)).latent_dist.mean, [], "no"
-            ).forward
-            decode = count_step(lambda count: vae.decode(step.latents(count)).sample, [], "no").forward
+        denoise = count_forward(lambda: step.denoise(1))
+        read = count_forward(lambda: step.read(1).embeddings)
+        encode = count_forward(lambda: vae.encode(torch.empty(1, *picture)).latent_dist.mean)
+        decode = count_forward(lambda: vae.decode(step.latents(1)).sample)
         count = count_step(losses, used, params.precision)
         if params.gradient_checkpointing:
             count = replace(count, kept=count.kept + step.largest_block())

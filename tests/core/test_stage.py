@@ -1,6 +1,7 @@
 """How a stage starts and ends."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -65,6 +66,23 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
 
     assert start(monkeypatch, main, "--out", "/dev/full") == 1
     assert "the disk is full" in capfd.readouterr().err
+
+
+def test_garbage_is_looked_for_from_the_start_of_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never among what libraries made while they loaded."""
+    seen: list[bool] = []
+
+    def main(number: int) -> None:
+        seen.append(gc.isenabled())
+
+    gc.disable()
+    try:
+        assert start(monkeypatch, main, "--number", "3") == 0
+        assert seen == [True]
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 SLEEPER = """

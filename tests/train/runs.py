@@ -22,6 +22,7 @@ PARAMS = {
     "preview_every": 0,
     "checkpoint_every": 1,
 }
+UNSTOPPED = {"checkpoint_every": 1000}  # of a training that isn't stopped: with split weights a state takes a second
 
 
 def start(

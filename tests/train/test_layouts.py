@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.conftest import ROOT
-from tests.train.runs import curve_of, finish, start, states_of, wait_for_steps
+from tests.train.runs import UNSTOPPED, curve_of, finish, start, states_of, wait_for_steps
 
 pytestmark = pytest.mark.slow
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
@@ -25,7 +25,7 @@ PREVIEW = {"preview_every": 4, "preview_prompts": ["a drawing"], "preview_steps"
 @pytest.fixture(scope="module", autouse=True)
 def whole_run(laid_project: Path) -> None:
     """Of eight steps by one process."""
-    finish(start(laid_project, "cpu", 8))
+    finish(start(laid_project, "cpu", 8, UNSTOPPED))
 
 
 def assert_same_curve(project: Path, one: str, other: str) -> None:
@@ -49,7 +49,7 @@ def same_bytes(project: Path, one: str, other: str, file: str) -> bool:
 def test_split_weights_learn_the_same(project: Path, compute: str, knobs: dict[str, Any]) -> None:
     """And the averaged ones draw the same picture."""
     for name in ("one", compute):
-        finish(start(project, name, 6, PREVIEW | knobs))
+        finish(start(project, name, 6, UNSTOPPED | PREVIEW | knobs))
     assert_same_curve(project, "one", compute)
     begun, one, other = (
         np.asarray(Image.open(project / name), dtype=float)
@@ -64,7 +64,7 @@ def test_split_weights_learn_the_same(project: Path, compute: str, knobs: dict[s
 
 def test_split_weights_in_bfloat16_learn_nearly_the_same(project: Path) -> None:
     for name in ("one", "fsdp"):
-        finish(start(project, name, 4, {"precision": "bf16"}))
+        finish(start(project, name, 4, UNSTOPPED | {"precision": "bf16"}))
     first, second = curve_of(project, "one"), curve_of(project, "fsdp")
     assert ((first - second).abs() / first).max() < 1e-2
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from tests.train.runs import curve_of, finish, start, states_of, wait_for_steps
+from tests.train.runs import UNSTOPPED, curve_of, finish, start, states_of, wait_for_steps
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ def test_two_processes_follow_the_curve_of_one(project: Path) -> None:
     """The same effective batch: every loss within 1e-4 over 50 steps, and so the weights."""
     curves = []
     for compute in ("one", "two"):
-        finish(start(project, compute, 50))
+        finish(start(project, compute, 50, UNSTOPPED))
         curves.append(curve_of(project, compute))
     assert len(curves[0]) == 50
     assert ((curves[0] - curves[1]).abs() / curves[0]).max() < 1e-4
