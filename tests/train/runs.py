@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +73,40 @@ def states_of(project: Path) -> list[Path]:
     return list((project / ".dvc" / "tmp" / "darkroom" / "train").glob("*/state.pt"))
 
 
-def wait_for_steps(project: Path, process: subprocess.Popen[str], steps: int) -> list[psutil.Process]:
-    """Once so many steps are saved, the processes that do the work."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
+def working(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Those that do the work: itself, or what accelerate's launcher started for it."""
+    itself = psutil.Process(process.pid)
+    found = itself.children(recursive=True) or [itself]
+    return [each for each in found if "accelerate.commands.launch" not in " ".join(each.cmdline())]
+
+
+@contextmanager
+def standing_still(process: subprocess.Popen[str]) -> Iterator[list[psutil.Process]]:
+    workers = working(process)
+    for worker in workers:
+        worker.suspend()
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
+
+
+def end_at(
+    project: Path, process: subprocess.Popen[str], steps: int, end: Callable[[list[psutil.Process]], None]
+) -> None:
+    """Once so many steps are saved, end it: by its worker processes, which stand still until the end has reached them.
+
+    However busy the machine is, it can't finish between the look and the end.
+    """
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
         assert process.poll() is None, process.communicate()
-        for state in states_of(project):
-            if torch.load(state, weights_only=True)["step"] >= steps:
-                children = psutil.Process(process.pid).children(recursive=True)
-                return [child for child in children if "accelerate.commands.launch" not in " ".join(child.cmdline())]
-        time.sleep(0.05)
+        with suppress(psutil.NoSuchProcess), standing_still(process) as workers:
+            if any(torch.load(state, weights_only=True)["step"] >= steps for state in states_of(project)):
+                end(workers)
+                time.sleep(1)  # a launcher passes SIGTERM on
+                return
+        time.sleep(0.02)
     raise AssertionError("it is too slow")

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.conftest import ROOT
-from tests.train.runs import UNSTOPPED, curve_of, finish, start, states_of, wait_for_steps
+from tests.train.runs import UNSTOPPED, curve_of, end_at, finish, start, states_of
 
 pytestmark = pytest.mark.slow
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
@@ -73,7 +73,7 @@ def test_killed_with_split_weights_it_ends_with_the_bytes_of_one_go(project: Pat
     finish(start(project, "fsdp", 8))
     shutil.copytree(project / "out-fsdp", project / "out-whole", dirs_exist_ok=True)
     process = start(project, "fsdp", 8)
-    wait_for_steps(project, process, 3)[-1].kill()
+    end_at(project, process, 3, lambda workers: workers[-1].kill())
     finish(process, status=1)
     said, _ = finish(start(project, "fsdp", 8))
     assert "going on after step" in said
@@ -84,8 +84,7 @@ def test_killed_with_split_weights_it_ends_with_the_bytes_of_one_go(project: Pat
 def test_another_number_of_processes_goes_on_where_it_may(project: Path, first: str, then: str) -> None:
     """It is refused in words where params don't say so, as it doesn't end with the bytes of one go."""
     process = start(project, first, 8)
-    wait_for_steps(project, process, 3)
-    process.send_signal(signal.SIGTERM)
+    end_at(project, process, 3, lambda _: process.send_signal(signal.SIGTERM))
     process.communicate(timeout=120)
     _, errors = finish(start(project, then, 8), status=1)
     (line,) = errors.splitlines()
@@ -133,8 +132,7 @@ def test_two_machines_with_disks_of_their_own_go_on_from_the_state_of_the_first(
     second, compute = tmp_path / "second", hosts(tmp_path)
     shutil.copytree(project, second)
     processes = start_both((project, second), compute)
-    wait_for_steps(project, processes[0], 3)
-    processes[0].send_signal(signal.SIGTERM)
+    end_at(project, processes[0], 3, lambda _: processes[0].send_signal(signal.SIGTERM))
     finish(processes[0], status=143)
     _, errors = finish(processes[1], status=1)
     assert errors == "error: train: was told to stop; run it again: it goes on from its last state\n"

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from tests.train.runs import UNSTOPPED, curve_of, finish, start, states_of, wait_for_steps
+from tests.train.runs import UNSTOPPED, curve_of, end_at, finish, start, states_of
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,7 @@ def test_two_processes_follow_the_curve_of_one(project: Path) -> None:
 
 def test_a_killed_process_is_said_and_the_state_goes_on(project: Path) -> None:
     process = start(project, "two", 40)
-    workers = wait_for_steps(project, process, 3)
-    workers[-1].kill()
+    end_at(project, process, 3, lambda workers: workers[-1].kill())
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors.splitlines() == [
@@ -46,12 +45,18 @@ def test_a_killed_process_is_said_and_the_state_goes_on(project: Path) -> None:
 def test_sigterm_ends_all_of_them_after_a_whole_step(project: Path) -> None:
     """They share what the first of them leased."""
     process = start(project, "two", 41, CUDA_VISIBLE_DEVICES="GPU-none,GPU-nor-this,GPU-third")
-    workers = wait_for_steps(project, process, 2)
-    assert {worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers} == {"GPU-none,GPU-nor-this"}
-    process.send_signal(signal.SIGTERM)
+    found: list[psutil.Process] = []
+
+    def end(workers: list[psutil.Process]) -> None:
+        assert {worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers} == {"GPU-none,GPU-nor-this"}
+        found.extend(workers)
+        process.send_signal(signal.SIGTERM)
+
+    end_at(project, process, 2, end)
     process.communicate(timeout=120)
     assert process.returncode == 143
-    assert not psutil.wait_procs(workers, timeout=20)[1]
+    assert len(found) == 2
+    assert not psutil.wait_procs(found, timeout=20)[1]
     (state,) = states_of(project)
     assert torch.load(state, weights_only=True)["step"] >= 2
 
