@@ -138,7 +138,8 @@ def workers(runs: int, count: int = 4000) -> None:
                     digests.add(folder_digest(folder / out))
             assert len(digests) == 1, "the bytes depend on the number of workers"
             one, two = median(took["1"]), median(took["2"])
-            say(f"{name}, 2 workers beside 1", two, one, one / two, "s", pictures=count)
+            written = sum(path.stat().st_size for path in shards_below(folder / out))
+            say(f"{name}, 2 workers beside 1", two, one, one / two, "s", pictures=count, bytes=round(written / count))
 
 
 def ray(runs: int, count: int = 2000) -> None:
