@@ -1,6 +1,7 @@
 """What several tests build on."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 import stages  # noqa: F401 - first of all: it keeps every library offline
 from tests.pictures import drawing, encoded
@@ -27,6 +29,7 @@ LONGEST = [
     for name in (
         "test_pipeline.py",
         "train/test_layouts.py",
+        "test_guide.py",
         "encode/test_processes.py",
         "test_teams.py",
         "test_experiments.py",
@@ -111,11 +114,20 @@ def make_project(root: Path, name: str = "project") -> Path:
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose pipeline has run once, and whose result is committed. Tests clone it, or undo what they do."""
-    project = make_project(tmp_path_factory.mktemp("house"))
-    run(project, "dvc", "repro")
-    commit(project, "The first run")
-    return project
+    """A project whose pipeline has run once, and whose result is committed. Tests clone it, or undo what they do.
+
+    One for all of pytest-xdist's processes; who comes second waits for it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    house = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "house"
+    with FileLock(f"{house}.lock"):
+        if not (house / "whole").exists():
+            shutil.rmtree(house, ignore_errors=True)
+            project = make_project(house)
+            run(project, "dvc", "repro")
+            commit(project, "The first run")
+            (house / "whole").touch()
+    return house / "project"
 
 
 def commit(project: Path, message: str) -> None:
