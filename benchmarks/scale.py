@@ -1,13 +1,14 @@
 """What more pictures and more workers cost, on this machine; docs/scale.md computes with what it says.
 
-    python -m benchmarks.scale [workers|ray|duplicates|rows|dvc] [runs]
+    python -m benchmarks.scale [inspect|preprocess|ray|duplicates|rows|dvc] [runs]
 
-workers: inspect and preprocess of 4,000 JPEGs of 0.5 MP by two processes beside one. ray: the same of 2,000 by Ray on
-this machine's cores beside this machine's own processes. duplicates: the search at radius 4 from 1e5 to 1e7 hashes, a
-tenth of them neighbours of others. rows: seconds and memory that each further picture costs a stage that holds a table
-of all: clean, encode (all known), train (one step). dvc: what each further file and byte costs `dvc add`, and
-`dvc status` when nothing has changed. Medians of `runs`; start-up is counted, but not in what a further one costs.
-Prints JSON lines {"name", "ours", "peer", "ratio", "unit"}, without a name all of them, `workers` last.
+inspect, preprocess: 4,000 JPEGs of 0.5 MP, to 256 px, by two processes beside one; in ten shards, of which the largest
+lets 1.88 be reached at most. ray: both on 2,000, to 512 px, by Ray on this machine's cores beside this machine's own
+processes. duplicates: the search at radius 4 from 1e5 to 1e7 hashes, a tenth of them neighbours of others. rows:
+seconds and memory that each further picture costs a stage that holds a table of all: clean, encode (all known), train
+(one step). dvc: what each further file and byte costs `dvc add`, and `dvc status` when nothing has changed. Medians of
+`runs`; start-up is counted, but not in what a further one costs. Prints JSON lines {"name", "ours", "peer", "ratio",
+"unit"}, without a name all of them, `preprocess` last.
 """
 
 import json
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -49,11 +51,18 @@ COMMANDS = {
     "train": f"--compute {ROOT}/compute/one.yaml --latents latents --processed processed --base base --out trained "
     "--live live",
 }
-# The kernel's own peak of this process alone: what wait4 says begins with that of the process it was forked from.
+# The most that a process holds by itself: mapped files, which the system takes back at will, left out.
 PEAK = """
-import atexit, runpy, sys
+import atexit, runpy, sys, threading, time
 from pathlib import Path
-atexit.register(lambda: print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
+held = [0]
+def look():
+    while True:
+        status = Path("/proc/self/status").read_text()
+        held[0] = max(held[0], int(status.split("RssAnon:")[1].split()[0]))
+        time.sleep(0.01)
+threading.Thread(target=look, daemon=True).start()
+atexit.register(lambda: print(held[0]))
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__") if sys.argv[0].endswith(".py") else runpy.run_module(
     sys.argv[0], run_name="__main__", alter_sys=True
@@ -70,7 +79,7 @@ print(len(pairs_within(hashes, {RADIUS})[0]), time.perf_counter() - start)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a program: seconds, and the most memory that its first process held, GB."""
+    """Of a program: seconds, and the most memory that its first process held, GB; mapped files left out."""
 
     seconds: float
     memory: float
@@ -125,21 +134,20 @@ def lay_pictures(folder: Path, count: int) -> None:
     write_table(pa.Table.from_pylist(rows, schema=MANIFEST), folder / "clean" / "manifest.parquet")
 
 
-def workers(runs: int, count: int = 4000) -> None:
+def workers(name: str, out: str, runs: int, count: int = 4000) -> None:
     """Two processes beside one, in turn; the same bytes."""
-    with project(inspect={}, preprocess={"resolution": 512}) as folder:
+    took: dict[str, list[float]] = {"1": [], "2": []}
+    digests = set()
+    with project(inspect={}, preprocess={"resolution": 256}) as folder:
         lay_pictures(folder, count)
-        for name, out in (("inspect", "inspected"), ("preprocess", "processed")):
-            took: dict[str, list[float]] = {"1": [], "2": []}
-            digests = set()
-            for _ in range(runs):
-                for number, seconds in took.items():
-                    seconds.append(stage(name, folder, DARKROOM_WORKERS=number).seconds)
-                    digests.add(folder_digest(folder / out))
-            assert len(digests) == 1, "the bytes depend on the number of workers"
-            one, two = median(took["1"]), median(took["2"])
-            written = sum(path.stat().st_size for path in shards_below(folder / out))
-            say(f"{name}, 2 workers beside 1", two, one, one / two, "s", pictures=count, bytes=round(written / count))
+        for _ in range(runs):
+            for number, seconds in took.items():
+                seconds.append(stage(name, folder, DARKROOM_WORKERS=number).seconds)
+                digests.add(folder_digest(folder / out))
+        written = sum(path.stat().st_size for path in shards_below(folder / out))
+    assert len(digests) == 1, "the bytes depend on the number of workers"
+    one, two = median(took["1"]), median(took["2"])
+    say(f"{name}, 2 workers beside 1", two, one, one / two, "s", pictures=count, bytes=round(written / count))
 
 
 def ray(runs: int, count: int = 2000) -> None:
@@ -216,7 +224,7 @@ def rows(runs: int) -> None:
     params = {"clean": {}, "encode": {"range": 1e9}, "train": {"steps": 1, "preview_every": 0, "warmup_steps": 0}}
     plans: list[tuple[str, Callable[[Path, int], None], int, int]] = [
         ("clean", lay_clean, 50_000, 200_000),
-        ("encode", lay_encode, 2_000, 12_000),
+        ("encode", lay_encode, 4_000, 14_000),
     ]
     with project(**params) as folder:
         for name, lay, few, many in plans:
@@ -278,7 +286,8 @@ PARTS: dict[str, Callable[[int], None]] = {
     "dvc": dvc,
     "duplicates": duplicates,
     "ray": ray,
-    "workers": workers,
+    "inspect": partial(workers, "inspect", "inspected"),
+    "preprocess": partial(workers, "preprocess", "processed"),
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from stages.core.engine import ahead
 from stages.core.families.family import Encoder, Text, load_tokenizer, open_encoders, tokenizer_of, tokens_of
 from stages.core.families.known import family_of
+from stages.core.latents import CAPTIONS_A_SHARD
 from stages.core.models import best_device
 from stages.core.reuse import Known
 from stages.encode.batches import Batch, batches, from_bytes, made_of, open_reuse, this_machine, to_bytes
@@ -47,7 +48,8 @@ class Embeddings:
     def count_cut(self, captions: Sequence[str]) -> int:
         """How many are longer than the first encoder reads."""
         tokenizer = load_tokenizer(self.base, next(iter(self.family.encoders)))
-        return sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(list(captions)).input_ids)
+        some = (captions[start : start + CAPTIONS_A_SHARD] for start in range(0, len(captions), CAPTIONS_A_SHARD))
+        return sum(len(ids) > tokenizer.model_max_length for each in some for ids in tokenizer(list(each)).input_ids)
 
     def missing(self, captions: Sequence[str]) -> list[str]:
         """Those that nothing is known of."""
