@@ -36,7 +36,6 @@ from stages.encode.processed import Picture
 
 ITEMS: dict[str, TypeAdapter[Any]] = {
     "pictures": TypeAdapter(list[Picture]),
-    "round_trips": TypeAdapter(list[Picture]),
     "captions": TypeAdapter(list[str]),
     "variants": TypeAdapter(list[Origin]),
 }

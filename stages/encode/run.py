@@ -46,18 +46,18 @@ def main(params: EncodeParams, processed: Path, base: Path, out: Path, metrics: 
     machine = cluster_machine() if on_cluster() else this_machine()
     posteriors, embeddings = Posteriors(params, base, machine), Embeddings(params, base, machine)
     round_trips = RoundTrips(posteriors)
-    captions = distinct_captions(rows)
+    captions, count = distinct_captions(rows), encoder_count()
     new = {
-        "pictures": compute("pictures", posteriors, base, pictures),
-        "captions": compute("captions", embeddings, base, captions),
+        "pictures": compute("pictures", posteriors, base, pictures, count),
+        "captions": compute("captions", embeddings, base, captions, count),
     }
     embeddings.release()
-    compute("round_trips", round_trips, base, pictures[:ROUND_TRIPS])
+    compute("round_trips", round_trips, base, pictures[:ROUND_TRIPS], 1)
     drawn = drawn_rows(params.boomerang, rows)
     origins = origins_of(rows, pictures, drawn)
     if params.boomerang.share:
         boomerang = Boomerang(params, base, posteriors, embeddings)
-        new["variants"] = compute("variants", boomerang, base, origins)
+        new["variants"] = compute("variants", boomerang, base, origins, count)
     figures: dict[str, Any] = {"pictures": len(pictures), "captions": len(captions) - 1}
     with replacing(out) as folder:
         write_captions(embeddings, captions, folder)
@@ -77,15 +77,15 @@ def main(params: EncodeParams, processed: Path, base: Path, out: Path, metrics: 
     report(figures, new)
 
 
-def compute(kind: str, maker: Maker, base: Path, items: Sequence[Any]) -> int:
-    """Compute what isn't known, by one process a GPU, under a bar that counts; how many that were."""
+def compute(kind: str, maker: Maker, base: Path, items: Sequence[Any], count: int) -> int:
+    """Compute what isn't known, by so many processes or a cluster, under a bar that counts; how many that were."""
     if on_cluster():
         return sum(encode_on_cluster(kind, maker, base, items))
     new = 0
-    with progress() as bar, closing(encode(kind, maker, base, items, encoder_count())) as counts:
+    with progress() as bar, closing(encode(kind, maker, base, items, count)) as counts:
         task = bar.add_task(kind, total=None)
-        for count in counts:
-            new += count
+        for done in counts:
+            new += done
             bar.update(task, completed=new)
     return new
 
