@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -74,6 +76,19 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3", endpoint_url=address).create_bucket(Bucket="pictures")
     yield address
     running.stop()
+
+
+@contextmanager
+def raylets(head: dict[str, int], other: dict[str, int]) -> Iterator[Any]:
+    """A Ray cluster of two machines that have so many num_cpus and num_gpus; both are this one, on loopback."""
+    ray = pytest.importorskip("ray", reason="Ray isn't installed: make extras")
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
+    started.add_node(**other)
+    yield started
+    ray.shutdown()
+    started.shutdown()
 
 
 def write_pictures(folder: Path, count: int, first: int = 0) -> None:

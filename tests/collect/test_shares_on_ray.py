@@ -45,6 +45,17 @@ def bytes_of(root: str, monkeypatch: pytest.MonkeyPatch, engine: str, workers: i
     return folder_digest(Path(root, "raw")) + Path(root, "collect.json").read_text()
 
 
+def sixty_each(webs: list[Server], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], str]:
+    """Links, and what one machine makes of them; from here on they come slowly."""
+    links = [web.url(f"picture/{number}") for number in range(60) for web in webs]
+    table(links)
+    expected = bytes_of("one", monkeypatch, "local", 1)
+    for web in webs:
+        web.asked.clear()
+        web.delay = 0.1
+    return links, expected
+
+
 def test_as_many_tasks_as_the_cluster_has_room_for(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster_workers() == 2
     monkeypatch.setenv("DARKROOM_MEMORY", "1e6")
@@ -64,12 +75,7 @@ def test_the_same_bytes_as_on_one_machine(on_ray: Any, webs: list[Server], monke
 def test_a_machine_that_is_killed_changes_nothing(
     on_ray: Any, webs: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    links = [web.url(f"picture/{number}") for number in range(60) for web in webs]
-    table(links)
-    expected = bytes_of("one", monkeypatch, "local", 1)
-    for web in webs:
-        web.asked.clear()
-        web.delay = 0.1
+    links, expected = sixty_each(webs, monkeypatch)
     lost = on_ray.add_node(num_cpus=1)
 
     def kill() -> None:
@@ -91,12 +97,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     on_ray: Any, webs: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tasks with it. The next run is one of three tasks, not of two."""
-    links = [web.url(f"picture/{number}") for number in range(60) for web in webs]
-    table(links)
-    expected = bytes_of("one", monkeypatch, "local", 1)
-    for web in webs:
-        web.asked.clear()
-        web.delay = 0.1
+    links, expected = sixty_each(webs, monkeypatch)
     Path("many/.dvc").mkdir(parents=True)
     Path("params.yaml").write_text(yaml.safe_dump({"collect": {"sources": [source(per_host=1).model_dump()]}}))
     command = [sys.executable, "-m", "stages.collect.run", "--sources", ".", "--out", "raw", "--metrics", "m.json"]

@@ -13,7 +13,7 @@ import yaml
 from stages.clean import duplicates
 from stages.core.engine import map_shards
 from stages.core.errors import StageError
-from tests.conftest import make_project, run
+from tests.conftest import make_project, raylets, run
 
 ray = pytest.importorskip("ray", reason="Ray isn't installed: pip install -r extras.lock")
 pytestmark = pytest.mark.slow
@@ -21,13 +21,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    started.add_node(num_cpus=1)
-    yield started
-    ray.shutdown()
-    started.shutdown()
+    with raylets({"num_cpus": 1}, {"num_cpus": 1}) as started:
+        yield started
 
 
 @pytest.fixture

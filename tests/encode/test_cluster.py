@@ -17,6 +17,7 @@ from stages.encode.params import EncodeParams
 from stages.encode.posteriors import Posteriors
 from stages.encode.processed import Picture, read_processed
 from stages.encode.processes import gpus_wanted
+from tests.conftest import raylets
 from tests.encode.rows import in_turn, lay, numbered
 
 SIZES = [(32, 32), (64, 32)]
@@ -44,14 +45,8 @@ def test_the_stages_machine_leases_no_gpu_of_its_own(monkeypatch: pytest.MonkeyP
 @pytest.fixture(scope="module")
 def with_gpus() -> Iterator[Any]:
     """Two raylets; only the second says that it has GPUs, two of them: nothing here asks CUDA."""
-    ray = pytest.importorskip("ray", reason="Ray isn't installed: pip install -r extras.lock")
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    started.add_node(num_cpus=2, num_gpus=2)
-    yield started
-    ray.shutdown()
-    started.shutdown()
+    with raylets({"num_cpus": 2}, {"num_cpus": 2, "num_gpus": 2}) as started:
+        yield started
 
 
 @pytest.fixture
