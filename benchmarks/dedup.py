@@ -52,9 +52,10 @@ def planted(count: int) -> NDArray[np.uint64]:
     """Distinct random hashes; a tenth are others with 1 to 6 bits flipped, so within the radius and just beyond."""
     random = np.random.default_rng(count)
     hashes = random.integers(0, 2**64, count, dtype=np.uint64)
-    for index in range(9, count, 10):
-        flips = random.choice(64, random.integers(1, 7), replace=False)
-        hashes[index] = hashes[index - 1] ^ np.uint64(sum(1 << int(bit) for bit in flips))
+    near = len(hashes[9::10])
+    bits = random.random((near, 64), np.float32).argpartition(6, axis=1)[:, :6].astype(np.uint64)  # six, all different
+    flips = np.where(np.arange(6) < random.integers(1, 7, (near, 1)), np.uint64(1) << bits, np.uint64(0))
+    hashes[9::10] = hashes[8::10][:near] ^ np.bitwise_xor.reduce(flips, axis=1)
     return np.unique(hashes)
 
 

@@ -241,19 +241,26 @@ def command(program: str, folder: Path, method: str, out: Path) -> list[str] | N
 def timed(words: list[str]) -> dict[str, float]:
     """Seconds, and the most anonymous memory in MB."""
     os.sync()
-    started, most = time.perf_counter(), 0
+    started = time.perf_counter()
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT) as process:
         said: list[bytes] = []
         assert process.stderr
         reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)  # type: ignore[arg-type]  # it is a pipe
         reader.start()
-        while process.poll() is None:
-            most = max(most, anonymous(process.pid))
-            time.sleep(0.01)
+        most = peak_of(process)
         seconds = time.perf_counter() - started
         if process.returncode:
             raise SystemExit(b"".join(said[-20:]).decode())
     return {"seconds": round(seconds, 2), "anonymous_mb": round(most / 1024)}
+
+
+def peak_of(process: subprocess.Popen[Any]) -> int:
+    """kB that belong to no file, the most until the process ends."""
+    most = 0
+    while process.poll() is None:
+        most = max(most, anonymous(process.pid))
+        time.sleep(0.01)
+    return most
 
 
 def anonymous(pid: int) -> int:

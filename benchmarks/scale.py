@@ -32,10 +32,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from numpy.typing import NDArray
 
 from benchmarks import clean, reuse
+from benchmarks.dedup import planted
 from benchmarks.inspect_pictures import numbered, photograph
+from benchmarks.merge import peak_of
 from stages.base.random_families import build
 from stages.clean.run import MANIFEST
 from stages.core.files import folder_digest
@@ -51,23 +52,6 @@ COMMANDS = {
     "train": f"--compute {ROOT}/compute/one.yaml --latents latents --processed processed --base base --out trained "
     "--live live",
 }
-# The most that a process holds by itself: mapped files, which the system takes back at will, left out.
-PEAK = """
-import atexit, runpy, sys, threading, time
-from pathlib import Path
-held = [0]
-def look():
-    while True:
-        status = Path("/proc/self/status").read_text()
-        held[0] = max(held[0], int(status.split("RssAnon:")[1].split()[0]))
-        time.sleep(0.01)
-threading.Thread(target=look, daemon=True).start()
-atexit.register(lambda: print(held[0]))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__") if sys.argv[0].endswith(".py") else runpy.run_module(
-    sys.argv[0], run_name="__main__", alter_sys=True
-)
-"""
 SEARCH = f"""
 import sys, time, numpy as np
 from stages.clean.duplicates import pairs_within
@@ -86,21 +70,24 @@ class Cost:
     said: str
 
 
-def cost_of(program: list[str], folder: Path, **environment: str) -> Cost:
-    """Run a module or a script to its end in a folder."""
+def cost_of(command: list[str], folder: Path, **environment: str) -> Cost:
+    """Run it to its end in a folder."""
     began = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": "."} | environment
-    command = [sys.executable, "-c", PEAK, *program]
-    ran = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, (*said, peak) = time.perf_counter() - began, ran.stdout.splitlines()
-    return Cost(seconds, int(peak) * 1024 / 1e9, said[-1] if said else "")
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        peak = peak_of(child)
+        seconds = time.perf_counter() - began
+        assert child.stdout
+        said = child.stdout.read()
+    assert child.returncode == 0, command
+    return Cost(seconds, peak * 1024 / 1e9, said)
 
 
 def stage(name: str, folder: Path, **environment: str) -> Cost:
     """A stage that knows nothing from earlier runs."""
     if name != "encode":
         shutil.rmtree(folder / ".dvc" / "tmp", ignore_errors=True)
-    return cost_of([f"stages.{name}.run", *COMMANDS[name].split()], folder, **environment)
+    return cost_of([sys.executable, "-m", f"stages.{name}.run", *COMMANDS[name].split()], folder, **environment)
 
 
 @contextmanager
@@ -169,27 +156,15 @@ def ray(runs: int, count: int = 2000) -> None:
     cluster.shutdown()
 
 
-def planted(count: int) -> NDArray[np.uint64]:
-    """Distinct random hashes; a tenth are others with up to 6 bits flipped."""
-    random = np.random.default_rng(count)
-    hashes = random.integers(0, 2**64, count, dtype=np.uint64)
-    near = hashes[9::10]
-    near[:] = hashes[8::10][: len(near)]
-    for _ in range(6):
-        flipped = np.uint64(1) << random.integers(0, 64, len(near), dtype=np.uint64)
-        near ^= np.where(random.random(len(near)) < 0.6, flipped, np.uint64(0))
-    return np.unique(hashes)
-
-
 def duplicates(runs: int) -> None:
     """By one process, then by two; how the seconds grow."""
     took: dict[tuple[int, str], float] = {}
     with project() as folder:
-        (folder / "search.py").write_text(SEARCH)
         for count in (100_000, 1_000_000, 10_000_000):
             np.save(folder / "hashes.npy", planted(count))
             for number in ("1", "2"):
-                costs = [cost_of(["search.py", "hashes.npy"], folder, DARKROOM_WORKERS=number) for _ in range(runs)]
+                command = [sys.executable, "-c", SEARCH, "hashes.npy"]
+                costs = [cost_of(command, folder, DARKROOM_WORKERS=number) for _ in range(runs)]
                 took[count, number] = median(float(cost.said.split()[1]) for cost in costs)
                 memory = max(cost.memory for cost in costs)
                 print(
